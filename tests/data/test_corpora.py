@@ -1,0 +1,143 @@
+import gzip
+import json
+import lzma
+from pathlib import Path
+
+import pytest
+
+from textdiff.data import Files, HubDataset, TinyShakespeare
+from textdiff.data.corpora import SPLITS
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is missing")
+ODD = "one\u2028two\u0085three\r\nfour"  # str.splitlines would cut this
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_tiny_shakespeare_is_whole_and_cut_at_lines():
+    parts = ["".join(TinyShakespeare().documents(split)) for split in SPLITS]
+    assert [len(part) for part in parts] == [1003836, 55762, 55796]
+    assert all(part.endswith("\n") for part in parts)
+    assert len({TinyShakespeare().provenance(split)["sha256"] for split in SPLITS}) == 3
+
+
+@needs_shared
+def test_tiny_shakespeare_is_the_shared_file():
+    packed = SHARED / "tinyshakespeare" / "input.txt.xz"
+    parts = [part for split in SPLITS for part in TinyShakespeare().documents(split)]
+    assert "".join(parts) == lzma.open(packed, "rt", encoding="utf-8", newline="").read()
+
+
+def test_txt_is_one_document_and_keeps_every_character(tmp_path):
+    (tmp_path / "a.txt").write_bytes(("\ufeff" + ODD).encode())
+    (tmp_path / "b.txt.xz").write_bytes(lzma.compress(ODD.encode()))
+    (tmp_path / "c.txt.gz").write_bytes(gzip.compress(ODD.encode()))
+    assert list(Files("-", test=str(tmp_path / "*")).documents("test")) == [ODD] * 3
+
+
+def test_rows_of_jsonl_csv_and_parquet(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [ODD, 'a "quoted", line', "x" * 200_000]
+    lines = "\n".join(json.dumps({"body": row, "id": 1}, ensure_ascii=False) for row in rows) + "\n\n"
+    (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8", newline="")
+    (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(lines.encode()))
+    quoted = "".join('7,"{}"\r\n'.format(row.replace('"', '""')) for row in rows)
+    (tmp_path / "a.csv").write_text("id,body\r\n" + quoted, encoding="utf-8", newline="")
+    pyarrow.parquet.write_table(pyarrow.table({"body": rows}), tmp_path / "a.parquet")
+    for name in ("a.jsonl", "a.jsonl.xz", "a.csv", "a.parquet"):
+        corpus = Files("-", test=str(tmp_path / name), column="body")
+        assert list(corpus.documents("test")) == rows, name
+        with pytest.raises(ValueError, match=r"no column 'text'; set column to one of .*body"):
+            list(Files("-", test=str(tmp_path / name)).documents("test"))
+
+
+@pytest.mark.parametrize("count, held_out", [(2, [1]), (7, [6]), (20, [19]), (45, [19, 39])])
+def test_held_out_documents(tmp_path, count, held_out):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": str(i)}) + "\n" for i in range(count)))
+    corpus = Files(str(tmp_path / "a.jsonl"))
+    assert list(corpus.documents("validation")) == [str(i) for i in held_out]
+    assert list(corpus.documents("train")) == [str(i) for i in range(count) if i not in held_out]
+    with pytest.raises(ValueError, match="set test to a file"):
+        corpus.documents("test")
+
+
+@pytest.mark.parametrize("text", ["ab\n" * 400, "x" * 1000])
+def test_held_out_end_of_a_single_document(tmp_path, text):
+    (tmp_path / "a.txt").write_text(text)
+    corpus = Files(str(tmp_path / "a.txt"))
+    (train,), (validation,) = corpus.documents("train"), corpus.documents("validation")
+    assert train + validation == text and 0.05 <= len(validation) / len(text) < 0.06
+
+
+def test_given_validation_leaves_train_whole(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+    corpus = Files([str(tmp_path / "a.txt")], validation=str(tmp_path / "b.txt"))
+    assert list(corpus.documents("train")) == ["a"] and list(corpus.documents("validation")) == ["b"]
+    assert corpus.provenance("train")["sha256"] != corpus.provenance("validation")["sha256"]
+
+
+@pytest.mark.parametrize(
+    "name, content, message",
+    [
+        ("missing.txt", None, "no file matches .*missing.txt.*check the path"),
+        ("empty.txt", b"", "empty.txt holds no text"),
+        ("empty.jsonl", b"\n\n", "holds no text"),
+        ("a.pdf", b"x", "unknown kind of file; use .txt"),
+        ("a.csv.xz", b"x", "unknown kind of file"),
+        ("latin.txt", b"caf\xe9", "not UTF-8 .*iconv"),
+        ("latin.jsonl", b'{"text": "caf\xe9"}', "not UTF-8"),
+        ("cut.txt.xz", lzma.compress(b"abc" * 1000)[:60], "cannot be read .*whole"),
+        ("plain.txt.gz", b"abc", "cannot be read"),
+        ("bad.jsonl", b'{"text": "a"}\n{"text": \n', r"bad.jsonl, line 2 is not JSON .*mend"),
+        ("list.jsonl", b'["a"]', "line 1 is not an object"),
+        ("null.jsonl", b'{"text": "a"}\n{"text": null}', "line 2: 'text' is None, not text"),
+        ("bad.parquet", b"x" * 100, "not a parquet file"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        list(Files("-", test=str(tmp_path / name)).documents("test"))
+
+
+def test_folder_and_unknown_split(tmp_path):
+    with pytest.raises(ValueError, match="is a folder"):
+        Files(str(tmp_path)).documents("train")
+    for corpus in (Files("-"), HubDataset("-"), TinyShakespeare()):
+        with pytest.raises(ValueError, match="unknown split 'dev'"):
+            list(corpus.documents("dev"))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for split, count in (("train", 5), ("validation", 2)):
+        rows = "".join(json.dumps({"text": f"{split} {i}"}) + "\n" for i in range(count))
+        (tmp_path / f"{split}.jsonl").write_text(rows)
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_hub_dataset_reads_a_local_folder(folder, streaming):
+    corpus = HubDataset(folder, streaming=streaming)
+    assert list(corpus.documents("train")) == [f"train {i}" for i in range(5)]
+    assert list(corpus.documents("validation")) == ["validation 0", "validation 1"]
+    assert (corpus.provenance("train")["fingerprint"] is None) == streaming
+    json.dumps(corpus.provenance("train"))
+
+
+def test_hub_dataset_errors_teach(folder):
+    with pytest.raises(ValueError, match=r"no readable 'test'.*set config and test"):
+        next(HubDataset(folder).documents("test"))
+    with pytest.raises(ValueError, match=r"no column 'body'; set column to one of text"):
+        next(HubDataset(folder, column="body").documents("train"))
+    with pytest.raises(ValueError, match=r"'nobody/nothing' cannot be reached .*HF_HUB_OFFLINE"):
+        next(HubDataset("nobody/nothing").documents("train"))

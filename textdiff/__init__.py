@@ -1,0 +1,27 @@
+"""textdiff: hybrid diffusion language models, everything between GPT and diffusion.
+
+import textdiff
+model = textdiff.load("runs/quickstart")
+print(model.generate("To be", num_samples=3).texts)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .hub import load, save
+    from .model import Model, Samples
+
+__version__ = "0.1.0"
+__all__ = ["Model", "Samples", "load", "save"]
+
+_HOME = {"load": "hub", "save": "hub", "Model": "model", "Samples": "model"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use: `import textdiff` alone costs no torch."""
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,46 @@
+"""Packed splits on disk, so that a corpus is tokenised once; read back memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from textdiff.data.packing import Packed
+
+
+def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed]) -> Packed:
+    """What `make` gives, from `folder` if it is stored there under the same plain values `key`; None stores nothing."""
+    if folder is None:
+        return make()
+    text = json.dumps(key, sort_keys=True, indent=1)
+    place = Path(folder).expanduser() / hashlib.sha256(text.encode()).hexdigest()[:32]
+    if not place.exists():
+        _store(make(), text, place)
+    arrays = {f.name: place / f"{f.name}.npy" for f in fields(Packed)}
+    return Packed(**{name: np.load(path, mmap_mode="r") for name, path in arrays.items() if path.exists()})
+
+
+def _store(packed: Packed, text: str, place: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    # Written aside and renamed, so that a process never sees half a split.
+    aside = Path(tempfile.mkdtemp(dir=place.parent))
+    for field in fields(Packed):
+        if (array := getattr(packed, field.name)) is not None:
+            np.save(aside / f"{field.name}.npy", array)
+    (aside / "key.json").write_text(text)
+    try:
+        os.rename(aside, place)
+    except OSError:
+        # Another process was first; its rows are the same. Anything else is an error.
+        shutil.rmtree(aside)
+        if not place.exists():
+            raise

@@ -1,0 +1,179 @@
+"""Everything about data that training and evaluation need, as one LightningDataModule."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import lightning
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import DataLoader
+
+from textdiff.data import packing
+from textdiff.data.cache import cached
+from textdiff.data.corpora import Corpus, TinyShakespeare
+from textdiff.data.loading import Batch, EvalBatches, TrainBatches, loader
+from textdiff.data.packing import Cursor, Documents, Packed, Padding
+from textdiff.data.streaming import StreamBatches, StreamLoader
+from textdiff.data.tokenising import tokenise
+from textdiff.data.tokenizers import Characters, TokenizerSpec, tokenizer_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+_CORPUS, _TOKENIZER = TinyShakespeare(), Characters()
+
+
+class TextData(lightning.LightningDataModule):
+    """Rows of `length` tokens of a corpus; needs Trainer(use_distributed_sampler=False): batches are shared out here.
+
+    `batch_size` and `eval_batch_size` (default: the same) count the rows of one step over all ranks. `documents` is
+    joined, separate or single; `padding` says whether the EOS that fills a short row is learnt or ignored (see
+    `textdiff.data.packing`). The order of the training rows is a pure function of (seed, epoch). `cache_dir` keeps
+    packed splits on disk, memory-mapped.
+
+    Raises ValueError for a length, batch size or choice out of range.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus = _CORPUS,
+        tokenizer: TokenizerSpec = _TOKENIZER,
+        length: int = 128,
+        batch_size: int = 32,
+        eval_batch_size: int | None = None,
+        documents: Documents = "joined",
+        padding: Padding = "learnt",
+        seed: int = 0,
+        num_workers: int = 0,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__()
+        packing.check(length, documents, padding)
+        for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        self.corpus, self.spec = corpus, tokenizer
+        self.length, self.documents, self.padding = length, documents, padding
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.seed, self.num_workers, self.cache_dir = seed, num_workers, cache_dir
+        self._tokenizer: PreTrainedTokenizerFast | None = None
+        self._packed: dict[str, Packed] = {}
+        self._places: dict[int, Cursor] = {}
+        self._restored: dict[str, Any] = {}
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer, built on first use; assign a ready one (such as a saved model's) to use that instead."""
+        if self._tokenizer is None:
+            self._tokenizer = self.spec.build(self.corpus)
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has no EOS token to end documents with: set its eos_token")
+        self._tokenizer = tokenizer
+        self._packed = {}
+
+    def packed(self, split: str) -> Packed:
+        """The rows of a split, made on first use and kept; ValueError if the split is empty."""
+        if split not in self._packed:
+            key = self.provenance(split) if self.cache_dir else {}
+            self._packed[split] = cached(self.cache_dir, key, lambda: self._pack(split))
+        return self._packed[split]
+
+    def provenance(self, split: str) -> dict[str, Any]:
+        """Plain values that determine the rows of a split: corpus, tokenizer hash, length and packing rules."""
+        return self.corpus.provenance(split) | {
+            "tokenizer": tokenizer_hash(self.tokenizer),
+            "length": self.length,
+            "documents": self.documents,
+            "padding": self.padding,
+        }
+
+    def prepare_data(self) -> None:
+        """With a cache, rank 0 packs what the run needs and the other ranks read it."""
+        if self.cache_dir is None or self.trainer is None:
+            return
+        stage = self.trainer.state.fn
+        if stage == "fit" and not self.corpus.streaming:
+            self.packed("train")
+        if stage == "test":
+            self.packed("test")
+        elif self.trainer.limit_val_batches:
+            self.packed("validation")
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Batches of the train split from the trainer's current place on."""
+        rank, world_size = self._ranks(self.batch_size, "batch_size")
+        if not self.corpus.streaming:
+            batches = TrainBatches(self.packed("train"), self.batch_size, self.seed, rank, world_size)
+            self._check_restored()
+            return loader(batches, self.num_workers, self._processed)
+        self._check_restored()
+        stream = StreamBatches(
+            self.corpus, self.tokenizer, self.length, self.batch_size, self.documents, self.padding, rank, world_size
+        )
+        return StreamLoader(stream, self._processed, self._places, background=self.num_workers > 0)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Every row of the validation split once over all ranks."""
+        return self._eval_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Every row of the test split once over all ranks."""
+        return self._eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The settings that the order depends on and the place in a stream; else the trainer's count is the place."""
+        processed = self._processed()
+        place = self._places.get(processed)
+        return self._settings() | ({"processed": processed, "place": vars(place)} if place else {})
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the place in a stream, and remember the settings to compare them when training goes on."""
+        self._restored = dict(state_dict)
+        place = self._restored.pop("place", None)
+        self._places.clear()
+        if place is not None:
+            self._places[self._restored.pop("processed")] = Cursor(**place)
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("batch_size", "length", "seed", "documents")
+        rows = {"rows": len(self._packed["train"])} if "train" in self._packed else {}
+        return {name: getattr(self, name) for name in names} | rows
+
+    def _check_restored(self) -> None:
+        here = self._settings()
+        changed = [f"{k} {v} -> {here[k]}" for k, v in self._restored.items() if k in here and here[k] != v]
+        if changed:
+            rank_zero_warn(f"resumed with other data ({', '.join(changed)}): some rows will repeat or be left out")
+
+    def _pack(self, split: str) -> Packed:
+        progress = f"tokenising {split}" if self.trainer is None or self.trainer.is_global_zero else None
+        tokens = tokenise(self.tokenizer, self.corpus.documents(split), progress)
+        eos = self.tokenizer.eos_token_id
+        try:
+            return packing.pack(tokens, self.length, eos, self.documents, self.padding)
+        except ValueError as error:
+            raise ValueError(f"{split} split of {self.corpus.name}: {error}") from error
+
+    def _eval_loader(self, split: str) -> DataLoader[Batch]:
+        rank, world_size = self._ranks(self.eval_batch_size, "eval_batch_size")
+        return loader(EvalBatches(self.packed(split), self.eval_batch_size, rank, world_size), self.num_workers)
+
+    def _ranks(self, batch_size: int, name: str) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        world_size = self.trainer.world_size
+        if batch_size % world_size:
+            raise ValueError(f"{name} {batch_size} counts the rows over all ranks: make it a multiple of {world_size}")
+        if world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
+            raise ValueError("TextData shares out the batches itself: set Trainer(use_distributed_sampler=False)")
+        return self.trainer.global_rank, world_size
+
+    def _processed(self) -> int:
+        # Counted after each training step and restored before the loader is made, wherever in an epoch a run was cut.
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]

@@ -1,0 +1,141 @@
+"""Packed rows -> batches. A batch is a pure function of its number, so order, resume and world size cannot disagree.
+
+A batch is a dict: ids [b, L], example [b] (the row's name for the noise), slot [b] (its number in the order of the
+whole run), all int64, and where needed valid [b, L] bool and document [b, L] int64; b is one rank's share of the
+global batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from textdiff.data.packing import Packed
+from textdiff.noise import permutation
+
+Batch = dict[str, Tensor]
+
+
+def share(count: int, rank: int, world_size: int) -> slice:
+    """A rank's contiguous part of the `count` rows of a global batch; parts differ by at most one row."""
+    return slice(count * rank // world_size, count * (rank + 1) // world_size)
+
+
+class TrainBatches(Dataset[Batch]):
+    """Batch number g of a run: rows of epoch g // len(self), in the order `permutation(seed, epoch, n)`.
+
+    The rows at the end of an epoch's order that do not fill a batch are left out of that epoch.
+
+    Raises ValueError if the rows do not fill one global batch.
+    """
+
+    def __init__(self, packed: Packed, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if len(packed) < batch_size:
+            raise ValueError(
+                f"the train split has only {len(packed)} rows of {packed.ids.shape[1]} tokens, fewer than a batch of "
+                f"{batch_size}: lower batch_size or length, or use more text"
+            )
+        self.packed, self.batch_size, self.seed = packed, batch_size, seed
+        self.share = share(batch_size, rank, world_size)
+        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Batches in an epoch; numbers beyond it are those of later epochs."""
+        return len(self.packed) // self.batch_size
+
+    def __getitem__(self, number: int) -> Batch:
+        epoch, within = divmod(number, len(self))
+        if epoch != self.epoch:  # the order is remembered because it costs a sort
+            self.epoch, self.order = epoch, permutation(self.seed, epoch, len(self.packed))
+        size = self.batch_size
+        slots = torch.arange(number * size, (number + 1) * size)
+        return take(self.packed, self.order[within * size : (within + 1) * size][self.share], slots[self.share])
+
+
+class EvalBatches(Dataset[Batch]):
+    """Every row once over all ranks, in order; the last batch is short.
+
+    Every rank has the same number of batches, none empty: fewer rows than ranks at the end join the batch before.
+    Raises ValueError if there are fewer rows than ranks.
+    """
+
+    def __init__(self, packed: Packed, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+        n = len(packed)
+        if n < world_size:
+            raise ValueError(f"only {n} rows for {world_size} ranks: evaluate on fewer devices or use more text")
+        self.packed, self.rank, self.world_size = packed, rank, world_size
+        self.ends = [*range(batch_size, n, batch_size), n]
+        if len(self.ends) > 1 and n - self.ends[-2] < world_size:
+            del self.ends[-2]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __getitem__(self, number: int) -> Batch:
+        if number >= len(self.ends):
+            raise IndexError(number)
+        rows = torch.arange(self.ends[number - 1] if number else 0, self.ends[number])
+        rows = rows[share(len(rows), self.rank, self.world_size)]
+        return take(self.packed, rows, rows)
+
+
+def take(packed: Packed, rows: Tensor, slots: Tensor) -> Batch:
+    """The rows [b] of a packed split as a batch."""
+    index = rows.numpy()
+    batch = {"ids": _int64(packed.ids[index]), "example": rows, "slot": slots}
+    if packed.valid is not None:
+        batch["valid"] = torch.from_numpy(packed.valid[index])
+    if packed.document is not None:
+        batch["document"] = _int64(packed.document[index])
+    return batch
+
+
+def _int64(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.int64))
+
+
+class Onwards(Sampler[int]):
+    """Batch numbers from `start()` on, asked anew for every pass, always a full epoch of them.
+
+    After a resume in mid-epoch the trainer takes only what is left of its epoch; the next pass asks again.
+    """
+
+    def __init__(self, start: Callable[[], int], count: int) -> None:
+        self.start, self.count = start, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        start = self.start()
+        return iter(range(start, start + self.count))
+
+
+class TrainLoader(DataLoader[Batch]):
+    """A DataLoader of whole batches that tells Lightning it is resumable; its place is the trainer's own count."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: the number of processed batches is already in every checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to restore."""
+
+
+def loader(batches: Dataset[Batch], num_workers: int, start: Callable[[], int] | None = None) -> DataLoader[Batch]:
+    """A DataLoader over whole batches; with `start` (the number of the first batch) it is for training."""
+    options: dict[str, Any] = {
+        "batch_size": None,
+        "num_workers": num_workers,
+        "persistent_workers": num_workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+        "generator": torch.Generator(),  # else each pass would draw a seed from torch's global generator
+    }
+    if start is None:
+        return DataLoader(batches, **options)
+    return TrainLoader(batches, sampler=Onwards(start, len(batches)), **options)  # type: ignore[arg-type]

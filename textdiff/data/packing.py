@@ -1,0 +1,122 @@
+"""Documents of token ids -> rows of exactly L tokens; EOS ends every document and fills short rows; nothing is dropped.
+
+- joined: documents one after the other, cut every L tokens; a row may hold several;
+- separate: the same, with document numbers, so that attention can stay inside a document;
+- single: one document a row, long ones cut into several rows, short ones filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from textdiff.data.tokenising import smallest
+
+Documents = Literal["joined", "separate", "single"]
+Padding = Literal["learnt", "ignored"]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Rows of tokens: ids [n, L]; document [n, L], numbered within the row, if separate; valid [n, L], if ignored."""
+
+    ids: np.ndarray
+    document: np.ndarray | None = None
+    valid: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A place in a stream: pass number, rows made in it, and the next document with the next token inside it."""
+
+    epoch: int = 0
+    row: int = 0
+    document: int = 0
+    offset: int = 0
+
+
+def pack(tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documents, padding: Padding) -> Packed:
+    """Pack documents of ids (EOS appended) into rows of `length`.
+
+    Raises ValueError for a length below 1, an unknown choice or no document at all.
+    """
+    check(length, documents, padding)
+    pieces = list(tokens)
+    if not pieces:
+        raise ValueError("no document to pack: the split is empty")
+    sizes = np.array([len(piece) for piece in pieces])
+    flat = np.concatenate(pieces)
+    if documents == "single":
+        # Token number i goes to place i plus the filler of the documents before its own.
+        rows = -(-sizes // length)
+        filler = rows * length - sizes
+        place = np.arange(len(flat)) + np.repeat(np.cumsum(filler) - filler, sizes)
+        n = int(rows.sum())
+    else:
+        place, n = slice(len(flat)), -(-len(flat) // length)
+    ids = np.full(n * length, eos, flat.dtype)
+    ids[place] = flat
+    valid: np.ndarray | None = None
+    document: np.ndarray | None = None
+    if padding == "ignored" and len(ids) > len(flat):
+        valid = np.zeros(len(ids), bool)
+        valid[place] = True
+        valid = valid.reshape(n, length)
+    if documents == "separate":
+        number = np.full(len(ids), len(pieces) - 1, np.int32)  # filler continues the last document
+        number[place] = np.repeat(np.arange(len(pieces), dtype=np.int32), sizes)
+        by_row = number.reshape(n, length)
+        document = (by_row - by_row[:, :1]).astype(smallest(length))
+    return Packed(ids.reshape(n, length), document, valid)
+
+
+def pack_stream(
+    tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documents, start: Cursor = Cursor()
+) -> Iterator[tuple[np.ndarray, np.ndarray, int, Cursor]]:
+    """The rows of `pack` from `start` on, one by one: (ids [L], document [L], tokens before the filler, next place).
+
+    `tokens` begins with document number `start.document`.
+    """
+    pieces: list[np.ndarray] = []
+    numbers: list[int] = []
+    room, row = length, start.row
+
+    def finish(document: int, offset: int) -> tuple[np.ndarray, np.ndarray, int, Cursor]:
+        ids = np.concatenate([*pieces, np.full(room, eos, pieces[0].dtype)])
+        sizes = [len(piece) for piece in pieces]
+        sizes[-1] += room  # filler continues the last document
+        number = np.repeat(np.array(numbers) - numbers[0], sizes)
+        return ids, number, length - room, Cursor(start.epoch, row, document, offset)
+
+    for index, document in enumerate(tokens, start.document):
+        offset = start.offset if index == start.document else 0
+        while offset < len(document):
+            piece = document[offset : offset + room]
+            pieces.append(piece)
+            numbers.append(index)
+            room -= len(piece)
+            offset += len(piece)
+            ended = offset == len(document)
+            if room == 0 or (ended and documents == "single"):
+                row += 1
+                yield finish(index + ended, 0 if ended else offset)
+                pieces, numbers, room = [], [], length
+    if pieces:
+        row += 1
+        yield finish(numbers[-1] + 1, 0)
+
+
+def check(length: int, documents: str, padding: str) -> None:
+    """Raise ValueError for a length below 1 or an unknown choice of `documents` or `padding`."""
+    if length < 1:
+        raise ValueError(f"length must be at least 1, got {length}")
+    if documents not in ("joined", "separate", "single"):
+        raise ValueError(f"documents must be joined, separate or single, got {documents!r}")
+    if padding not in ("learnt", "ignored"):
+        raise ValueError(f"padding must be learnt or ignored, got {padding!r}")

@@ -1,0 +1,1 @@
+"""Measuring: bounds with error bars, and their provenance."""

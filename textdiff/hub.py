@@ -1,0 +1,128 @@
+"""The model folder (RUN): model.safetensors, config.json, the tokenizer; written atomically, opened strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from . import __version__
+from .hyperschedule import Hyperschedule
+from .model import Model
+from .network import TransformerConfig, TransformerModel
+from .prediction import Prediction
+from .process import Process
+from .spec import build, describe
+
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON through a temporary file beside it, so that the file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> Path:
+    """Write a model folder; files already there stay whole until the new ones are complete, config.json comes last.
+
+    Args:
+        model: what to save; its network must be a `TransformerModel`.
+        folder: where to; made if missing.
+        weights: state dict to write instead of the network's own (the EMA).
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = dict(weights if weights is not None else model.network.state_dict())  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
+        fresh = Path(temporary)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS, {"format": "pt"})
+        model.tokenizer.save_pretrained(temporary)
+        network = model.network.config.to_dict()  # type: ignore[attr-defined]
+        network["textdiff"] = {
+            "version": __version__,
+            "process": describe(model.process),
+            "hyperschedule": describe(model.hyperschedule),
+            "prediction": str(model.prediction),
+            "length": model.length,
+            "data": model.data,
+            "weights_sha256": sha256(fresh / WEIGHTS),
+        }
+        (fresh / CONFIG).write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
+        for file in sorted(fresh.iterdir(), key=lambda file: (file.name == CONFIG, file.name)):
+            os.replace(file, folder / file.name)
+    return folder
+
+
+def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not folder.is_dir():
+        raise ValueError(f"there is no model folder {str(folder)!r}: give the folder that `textdiff fit` wrote")
+    if not (folder / CONFIG).is_file():
+        raise ValueError(f"{str(folder)!r} holds no {CONFIG}: it is no model folder, or its training has not saved a model yet")
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder / CONFIG} is not valid JSON ({error}): the folder is corrupt, write it again") from None
+    ours = config.pop("textdiff", None) if isinstance(config, dict) else None
+    if config.get("model_type") != TransformerConfig.model_type or not isinstance(ours, dict):
+        raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {config.get('model_type')!r})")
+    if missing := {"process", "hyperschedule", "prediction", "length", "weights_sha256"} - ours.keys():
+        raise ValueError(f"{folder / CONFIG} lacks {', '.join(sorted(missing))}: the folder is corrupt, write it again")
+    return config, ours
+
+
+def _read_weights(folder: Path, network: TransformerModel, expected: str) -> None:
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ValueError(f"{str(folder)!r} holds no {WEIGHTS}: the folder is half-written, copy or write it again")
+    if sha256(path) != expected:
+        raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, copy or write it again")
+    try:
+        state = load_file(path)
+        network.load_state_dict(state, strict=True)
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read ({error}): copy or write it again") from None
+    except RuntimeError as error:
+        raise ValueError(f"{path} holds a network of another architecture than {CONFIG} says: {error}") from None
+
+
+def load(folder: str | Path) -> Model:
+    """Open a model folder strictly: every weight must be there, whole, and of the shape that the config says.
+
+    Raises:
+        ValueError: if the folder is missing, corrupt, half-written, or of another kind.
+    """
+    folder = Path(folder)
+    config, ours = _read_config(folder)
+    network = TransformerModel(TransformerConfig.from_dict(config))
+    _read_weights(folder, network, ours["weights_sha256"])
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder again") from None
+    return Model(
+        network=network.eval(),
+        process=build(ours["process"], Process),
+        hyperschedule=build(ours["hyperschedule"], Hyperschedule),
+        tokenizer=tokenizer,
+        length=ours["length"],
+        prediction=Prediction(ours["prediction"]),
+        data=ours.get("data", {}),
+    )

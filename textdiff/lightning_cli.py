@@ -1,0 +1,118 @@
+"""`textdiff fit | validate | test | predict`: the LightningCLI, with a run folder around it."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import set_parsing_settings
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from .callbacks import ModelFolder
+from .data import Corpus, TextData, TokenizerSpec
+from .estimator import Estimator
+from .hyperschedule import Hyperschedule
+from .network import Architecture
+from .objective import Objective
+from .process import Process
+from .samplers import Sampler
+from .training import TextDiffusion
+
+set_parsing_settings(
+    omegaconf_absolute_to_relative_paths=True,
+    subclasses_enabled=[Process, Hyperschedule, Objective, Architecture, Estimator, Sampler, Corpus, TokenizerSpec],
+)
+
+
+NOISE = (  # of Lightning's, about what is meant as it is
+    "overrides the configure_model",
+    "does not have many workers",
+    "isinstance.treespec, LeafSpec",
+    "Checkpoint directory .* exists and is not empty",
+    "LightningCLI's args parameter is intended",
+)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the resolved config of a training into its run folder."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Only `fit` writes it, so that measuring a run changes nothing in it."""
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class TextDiffusionCLI(LightningCLI):
+    """LightningCLI whose `trainer.default_root_dir` is the run folder: model, config, logs and checkpoints lie there."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for everything; options of the checkpoints under `--checkpoint`."""
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {"checkpoint.save_last": True, "checkpoint.filename": "step-{step}", "checkpoint.auto_insert_metric_name": False}
+        )
+
+    def before_instantiate_classes(self) -> None:
+        """Put the checkpoints into the run folder."""
+        config = self.config[self.subcommand]
+        if config.checkpoint.dirpath is None:
+            config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """CSV logs always, TensorBoard's if it is installed, unless the config names loggers."""
+        trainer_config = self.config_init[self.subcommand].trainer
+        if trainer_config.logger in (None, True):
+            root = trainer_config.default_root_dir
+            loggers: list[Logger] = [CSVLogger(root, name="logs")]
+            if importlib.util.find_spec("tensorboard") is not None:
+                loggers.append(TensorBoardLogger(root, name="tensorboard"))
+            kwargs["logger"] = loggers if self.subcommand == "fit" else False
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """Read the data before anything is written: an unreadable corpus leaves nothing behind."""
+        data: TextData = self.datamodule
+        data.tokenizer  # noqa: B018 - built on first use
+        if not data.corpus.streaming:
+            data.packed("train")
+        if self.trainer.limit_val_batches:
+            data.packed("validation")
+
+    def after_predict(self) -> None:
+        """Print the filled texts and keep them in the run folder."""
+        texts = [text for batch in self.trainer.predict_loop.predictions or [] for text in batch]
+        print("\n".join(texts))
+        path = Path(self.trainer.default_root_dir) / "predictions.txt"
+        path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+
+
+def main(arguments: list[str]) -> None:
+    """Run one Lightning sub-command."""
+    for noise in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{noise}.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.getMessage())
+    TextDiffusionCLI(
+        TextDiffusion,
+        TextData,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+        trainer_defaults={
+            "default_root_dir": "runs/latest",
+            "use_distributed_sampler": False,
+            "callbacks": [ModelFolder()],
+        },
+        parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
+        args=arguments,
+    )

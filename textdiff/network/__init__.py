@@ -1,0 +1,7 @@
+"""Networks: the denoiser protocol, our transformer behind it, and the chunked head."""
+
+from .head import row_values
+from .protocol import Architecture, Denoiser
+from .transformer import Transformer, TransformerConfig, TransformerModel
+
+__all__ = ["Architecture", "Denoiser", "Transformer", "TransformerConfig", "TransformerModel", "row_values"]

@@ -1,0 +1,79 @@
+"""The chunked map hidden rows -> logits -> per-row value, with the gradient made in the forward pass.
+
+No [B, L, V] tensor exists: a chunk's logits live until its values and its gradient are made. Rows without a value are never passed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from .protocol import Denoiser
+
+CHUNK_ELEMENTS = 1 << 23
+"""Logits alive at a time: 32 MB in float32, which stays near the cache and bounds the memory for any V."""
+
+
+def chunks(rows: int, N: int) -> Iterator[slice]:
+    """Slices of `rows` whose logits over N tokens have at most CHUNK_ELEMENTS entries."""
+    size = max(1, CHUNK_ELEMENTS // N)
+    return (slice(begin, min(begin + size, rows)) for begin in range(0, rows, size))
+
+
+class _RowValues(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        value: Callable[[Tensor, slice], Tensor],
+        training: bool,
+    ) -> tuple[Tensor, Tensor]:
+        wanted = [training and needed for needed in ctx.needs_input_grad]
+        values = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
+        grad_hidden = torch.empty_like(hidden) if wanted[0] else None
+        grad_weight = torch.zeros_like(weight) if wanted[1] else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
+        for rows in chunks(len(hidden), len(weight)):
+            logits = linear(hidden[rows], weight, bias).detach()
+            with torch.enable_grad():
+                row_value = value(logits.requires_grad_(any(wanted)), rows)
+            values[rows] = row_value.detach()
+            if not any(wanted):
+                continue
+            (slope,) = torch.autograd.grad(row_value, logits, torch.ones_like(row_value))
+            if grad_hidden is not None:
+                grad_hidden[rows] = slope.to(weight.dtype) @ weight
+            if grad_weight is not None:
+                grad_weight.addmm_(slope.to(grad_weight.dtype).T, hidden[rows].to(grad_weight.dtype))
+            if grad_bias is not None:
+                grad_bias += slope.sum(0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.mark_non_differentiable(values)
+        return values.sum(), values
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        scaled = (None if grad is None else grad * grad_total.to(grad.dtype) for grad in ctx.saved_tensors)
+        return (*scaled, None, None)
+
+
+def row_values(network: Denoiser, hidden: Tensor, value: Callable[[Tensor, slice], Tensor]) -> tuple[Tensor, Tensor]:
+    """Map hidden rows [R, D] to nats: `value(logits [r, N], rows)` -> [r] is called on chunks of rows.
+
+    Returns:
+        The differentiable sum of all values, and the values [R] float64 (without gradient).
+    """
+    weight, bias = network.head_parameters()
+    return _RowValues.apply(hidden, weight, bias, value, torch.is_grad_enabled())
+
+
+def logits_of(network: Denoiser, hidden: Tensor) -> Tensor:
+    """Logits [..., N] of hidden rows [..., D], for sampling."""
+    weight, bias = network.head_parameters()
+    return linear(hidden, weight, bias)

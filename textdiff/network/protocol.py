@@ -1,0 +1,51 @@
+"""What textdiff asks of a network: two calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..attention import Visibility
+
+
+class Denoiser(Protocol):
+    """A network that fits: `body` makes hidden rows, a linear `head` turns the wanted ones into logits over N tokens."""
+
+    @property
+    def num_tokens(self) -> int:
+        """N, the ordinary tokens; ids 0..N-1, and MASK = N."""
+        ...
+
+    @property
+    def shifted(self) -> bool:
+        """Whether row j-1 predicts token j (with a BOS in front) instead of row j."""
+        ...
+
+    @property
+    def bos(self) -> int:
+        """The id that stands in front in the shifted layout."""
+        ...
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the network looks at t."""
+        ...
+
+    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
+        """Hidden rows [B, R, D] of ids [B, R] in 0..N, positions [R] and times t [B, R] in [0, 1]."""
+        ...
+
+    def head_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [N, D] and bias [N] (or None) of the head; logits = hidden @ weight.T + bias."""
+        ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Base of what a config file names as `network`: a shape that makes a network once the tokenizer is known."""
+
+    def build(self, num_tokens: int, conditioned: bool, bos: int) -> Any:
+        """The untrained `Denoiser` module over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
+        raise NotImplementedError

@@ -1,0 +1,228 @@
+"""Our transformer: pre-norm, RoPE over explicit positions, per-token noise conditioning (adaLN) where the process wants it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, gelu, silu
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+
+from ..attention import Visibility, attend
+from .protocol import Architecture
+
+SINUSOIDS = 128  # features of the time embedding
+
+
+class TransformerConfig(PreTrainedConfig):
+    """Shape of a `TransformerModel`; `num_tokens` is N, MASK is id N."""
+
+    model_type = "textdiff"
+
+    def __init__(
+        self,
+        num_tokens: int = 256,
+        layers: int = 4,
+        width: int = 128,
+        heads: int = 4,
+        tie: bool = False,
+        dropout: float = 0.0,
+        shifted: bool = False,
+        conditioned: bool = False,
+        bos: int = 0,
+        **kwargs: object,
+    ):
+        if width % (2 * heads):
+            raise ValueError(f"width must be a multiple of 2 * heads (RoPE turns pairs), got width={width}, heads={heads}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
+        self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
+        self.tie, self.dropout, self.shifted, self.conditioned, self.bos = tie, dropout, shifted, conditioned, bos
+        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+
+
+@dataclass(frozen=True)
+class Transformer(Architecture):
+    """The transformer that a config file names; `build` makes the network once the tokenizer is known.
+
+    Args:
+        layers: number of blocks.
+        width: D, a multiple of 2 * heads.
+        heads: H.
+        tie: share the head's weights with the embedding.
+        dropout: on residual branches and attention, in [0, 1).
+        layout: "aligned": row j predicts token j; "shifted": row j-1 does, with a BOS in front.
+    """
+
+    layers: int = 4
+    width: int = 128
+    heads: int = 4
+    tie: bool = False
+    dropout: float = 0.0
+    layout: Literal["aligned", "shifted"] = "aligned"
+
+    def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerModel:
+        """The untrained network over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
+        return TransformerModel(
+            TransformerConfig(
+                num_tokens=num_tokens,
+                layers=self.layers,
+                width=self.width,
+                heads=self.heads,
+                tie=self.tie,
+                dropout=self.dropout,
+                shifted=self.layout == "shifted",
+                conditioned=conditioned,
+                bos=bos,
+            )
+        )
+
+
+def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cos and sin [..., 1, R, size/2] of RoPE at positions [..., R], base 10,000 (made here: buffers do not survive a meta load)."""
+    frequencies = 10000.0 ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
+    angles = (positions.unsqueeze(-1).float() * frequencies).unsqueeze(-3)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (first half, second half) of x [B, H, R, D/H]."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class Block(nn.Module):
+    """Attention and MLP, pre-norm; with conditioning, shift, scale and gate per token (adaLN-zero)."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        D = config.width
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm_attention, self.norm_mlp = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
+        self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
+        self.up, self.down = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
+        self.modulation = nn.Linear(D, 6 * D) if config.conditioned else None
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.dropout, self.training) if self.dropout else x
+
+    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility) -> Tensor:
+        B, R, D = h.shape
+        q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0)
+        return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R, D)))
+
+    def _mlp(self, h: Tensor) -> Tensor:
+        return self._drop(self.down(gelu(self.up(h), approximate="tanh")))
+
+    def forward(self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility) -> Tensor:
+        """X [B, R, D] -> [B, R, D]; c [B, R, D] is the noise condition or None."""
+        if self.modulation is None or c is None:
+            x = x + self._attention(self.norm_attention(x), cos, sin, visibility)
+            return x + self._mlp(self.norm_mlp(x))
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, -1)
+        x = x + gate_a * self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility)
+        return x + gate_m * self._mlp(self.norm_mlp(x) * (1 + scale_m) + shift_m)
+
+
+class TimeEmbedding(nn.Module):
+    """t [..., R] in [0, 1] -> [..., R, D]: sinusoids of 1000 t, then a small MLP."""
+
+    def __init__(self, D: int):
+        super().__init__()
+        self.first, self.second = nn.Linear(SINUSOIDS, D), nn.Linear(D, D)
+
+    def forward(self, t: Tensor) -> Tensor:
+        half = SINUSOIDS // 2
+        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=t.device) / half)
+        angles = 1000.0 * t.unsqueeze(-1).float() * frequencies
+        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.first.weight.dtype)
+        return silu(self.second(silu(self.first(features))))
+
+
+class TransformerModel(PreTrainedModel):
+    """The denoiser (see `network.protocol`): embeddings for N + 1 ids, blocks, a final norm and a linear head over N tokens."""
+
+    config_class = TransformerConfig
+    base_model_prefix = "textdiff"
+    _no_split_modules = ["Block"]  # noqa: RUF012 - transformers' own convention
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__(config)
+        D = config.width
+        self.embedding = nn.Embedding(config.num_tokens + 1, D)
+        self.time = TimeEmbedding(D) if config.conditioned else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(D, bias=False)
+        self.output = None if config.tie else nn.Linear(D, config.num_tokens)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """GPT-2's scale; gates and the untied head start at 0, so that an untrained network's bound is log N."""
+        if isinstance(module, nn.Linear):
+            zero = module is self.output or any(module is block.modulation for block in self.blocks)
+            deep = any(module is block.out or module is block.down for block in self.blocks)
+            init.normal_(module.weight, std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.layers) if deep else 0.02)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            init.normal_(module.weight, std=0.02)
+        elif isinstance(module, nn.LayerNorm):
+            # A tied head sees the own token's embedding in the residual stream: its first logit would be 0.02 D.
+            tied = self.config.tie and module is self.norm
+            init.constant_(module.weight, min(1.0, 1 / (0.02 * self.config.width)) if tied else 1.0)
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.config.num_tokens
+
+    @property
+    def shifted(self) -> bool:
+        """Whether row j-1 predicts token j."""
+        return self.config.shifted
+
+    @property
+    def bos(self) -> int:
+        """The id in front of a shifted sequence."""
+        return self.config.bos
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the network looks at t."""
+        return self.config.conditioned
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding, for transformers' tools."""
+        return self.embedding
+
+    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
+        """Hidden rows [B, R, D] of ids [B, R] in 0..N at positions [R] and times t [B, R]."""
+        x = self.embedding(ids)
+        cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
+        c = self.time(t) if self.time is not None else None
+        for block in self.blocks:
+            x = block(x, c, cos, sin, visibility)
+        return self.norm(x)
+
+    def head_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [N, D] and bias of the head; tied, the embedding without its MASK row."""
+        if self.output is None:
+            return self.embedding.weight[: self.num_tokens], None
+        return self.output.weight, self.output.bias
+
+    def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
+        """Logits [B, R, N] of a whole sequence under full (aligned) or causal (shifted) attention, for a quick look."""
+        weight, bias = self.head_parameters()
+        t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
+        positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
+        hidden = self.body(input_ids, positions, t, Visibility(causal=self.shifted))
+        return nn.functional.linear(hidden, weight, bias)
+
+
+AutoConfig.register(TransformerConfig.model_type, TransformerConfig)  # so that AutoTokenizer knows a model folder

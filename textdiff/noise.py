@@ -1,0 +1,126 @@
+"""Randomness as a pure function: every draw is a hash of (seed, example, step, position, stream).
+
+Nothing else in textdiff draws a random number that a result depends on, so results do not depend on batch size, padding, row
+order, world size or a resume. Uniforms are float64 in the open interval (0, 1); token draws are inverse CDF in float64, because
+float32 noise loses rare tokens (arXiv 2409.02908; `maths.md` 5.7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MULTIPLY_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MULTIPLY_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+class Stream(IntEnum):
+    """What a draw is for: two draws of different streams are independent."""
+
+    TIME = 0  # the noise level of an example
+    MASK = 1  # does the mask clock strike?
+    CORRUPT = 2  # does the uniform clock strike?
+    UNIFORM_TOKEN = 3  # which uniform token
+    TOKEN = 4  # which token of a predicted distribution
+    ROUTE = 5  # which branch of a reverse step
+    CORRECT = 6  # is a visible token redrawn?
+    ORDER = 7  # permutations: of the data, of positions
+    DROPOUT = 8  # seed of a training step's dropout
+
+
+def _shift(h: Tensor, bits: int) -> Tensor:
+    """Logical right shift of int64 (torch's is arithmetic)."""
+    return (h >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(h: Tensor) -> Tensor:
+    """SplitMix64's finaliser (Steele, Lea and Flood 2014); int64 products wrap."""
+    h = (h ^ _shift(h, 30)) * _MULTIPLY_1
+    h = (h ^ _shift(h, 27)) * _MULTIPLY_2
+    return h ^ _shift(h, 31)
+
+
+def _hash(*fields: int | Tensor) -> Tensor:
+    """Chain the fields, which broadcast, into one well-mixed int64."""
+    device = next((f.device for f in fields if isinstance(f, Tensor)), None)
+    h = torch.zeros((), dtype=torch.int64, device=device)
+    for field in fields:
+        h = _mix((h ^ torch.as_tensor(field, dtype=torch.int64, device=device)) + _GOLDEN)
+    return h
+
+
+def uniform(seed: int, example: int | Tensor, step: int | Tensor, position: int | Tensor, stream: Stream) -> Tensor:
+    """Float64 uniforms in the open (0, 1); the arguments broadcast, e.g. example [B, 1], position [L] -> [B, L]."""
+    h = _hash(seed, int(stream), example, step, position)
+    return (_shift(h, 12).double() + 0.5) * 2.0**-52
+
+
+def stratified(seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME, levels: int = 6) -> Tensor:
+    """Uniforms in (0, 1), one in each stratum of width 1/n for every aligned run of n = 2^j consecutive slots (n <= 2^levels).
+
+    A digitally shifted van der Corput sequence with independent jitter: each value alone is exactly uniform, together they are
+    stratified (`maths.md` 4.5), and a value depends on (seed, key, slot) only, so micro-batches and ranks do not matter.
+    """
+    device = next((f.device for f in (key, slot) if isinstance(f, Tensor)), None)
+    slot = torch.as_tensor(slot, dtype=torch.int64, device=device)
+    reversed_bits = sum(((slot >> bit) & 1) << (levels - 1 - bit) for bit in range(levels))
+    shift = _hash(seed, int(stream), key, slot >> levels, 1) & ((1 << levels) - 1)
+    jitter = uniform(seed, key, slot, 2, stream)
+    return ((reversed_bits ^ shift).double() + jitter) / (1 << levels)
+
+
+def permutation(seed: int, epoch: int, n: int) -> Tensor:
+    """The order of n examples in an epoch: a pure function of (seed, epoch)."""
+    return uniform(seed, 0, epoch, torch.arange(n), Stream.ORDER).argsort()
+
+
+def seed_from(seed: int | torch.Generator) -> int:
+    """A user's seed or `torch.Generator` as the integer key of all draws."""
+    if isinstance(seed, torch.Generator):
+        return int(torch.randint(2**62, (), generator=seed, device=seed.device))
+    return int(seed)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The draws of one step: `example` [B] names each row, so a row's draws do not depend on its neighbours."""
+
+    seed: int
+    example: Tensor
+    step: int | Tensor = 0
+
+    def at(self, step: int | Tensor) -> Noise:
+        """The draws of another step (or draw number) of the same examples."""
+        return replace(self, step=step)
+
+    def uniform(self, stream: Stream, position: Tensor) -> Tensor:
+        """Uniforms for `position` [L] or [B, L] -> [B, L]."""
+        step = self.step.unsqueeze(-1) if isinstance(self.step, Tensor) else self.step
+        return uniform(self.seed, self.example.unsqueeze(-1), step, position, stream)
+
+    def positions(self, like: Tensor, stream: Stream) -> Tensor:
+        """Uniforms for every position of a [B, L] tensor."""
+        return self.uniform(stream, torch.arange(like.shape[-1], device=like.device))
+
+
+def categorical(logits: Tensor, u: Tensor) -> Tensor:
+    """Draw from softmax(logits) by inverse CDF in float64; logits [..., N], u [...] in (0, 1) -> [...] int64.
+
+    The token is the first whose cumulative probability exceeds u, so a token of probability 0 is never drawn.
+    """
+    if u.dtype != torch.float64:
+        raise ValueError(f"token draws need float64 uniforms, got {u.dtype}: take them from textdiff.noise.uniform")
+    cdf = logits.double().softmax(-1).cumsum(-1)
+    total = cdf[..., -1:]
+    index = torch.searchsorted(cdf, u.unsqueeze(-1) * total, right=True)
+    last = torch.searchsorted(cdf, total.contiguous())  # u * total may round up to total
+    return torch.minimum(index, last).squeeze(-1)
+
+
+def uniform_token(N: int, u: Tensor) -> Tensor:
+    """A uniform ordinary token 0..N-1 from u in (0, 1)."""
+    return (u * N).long().clamp_(max=N - 1)

@@ -1,0 +1,108 @@
+"""Pictures: a hyperschedule as a matrix or as the 3-D steps of the paper, and the curves of a training run."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from .hyperschedule import Hyperschedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAX_CELLS = 4096  # the 3-D picture draws one bar a cell
+
+
+def levels(schedule: Hyperschedule, L: int) -> torch.Tensor:
+    """τ as a matrix [K + 1, L]."""
+    return torch.stack([schedule.level(k, L) for k in range(schedule.calls(L) + 1)])
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _title(schedule: Hyperschedule, L: int) -> str:
+    rho = schedule.rho(L)
+    return f"{schedule}: {schedule.calls(L)} calls for {L} tokens, ω = {schedule.omega(L)}, ρ = {float(rho):.3g}"
+
+
+def matrix(schedule: Hyperschedule, L: int) -> Figure:
+    """Level of every position (columns) at every step (rows): gold settled, grey worthless, blues in between."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    table = levels(schedule, L).double() / schedule.T
+    colours = LinearSegmentedColormap.from_list("level", ["#e8b93f", "#cfe1f2", "#08519c", "#4d4d4d"])
+    figure = _figure(7, 1.4 + 5 * min(1.0, max(0.3, table.shape[0] / max(L, 1))))
+    axes = figure.add_subplot()
+    image = axes.imshow(table, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    axes.set(xlabel="position i", ylabel="step k", title=_title(schedule, L))
+    axes.title.set_fontsize(9)
+    bar = figure.colorbar(image, ax=axes, label="noise level τ/T", ticks=[0, 0.5, 1])
+    bar.ax.set_yticklabels(["0 settled", "½", "1 noise"])
+    return figure
+
+
+def steps(schedule: Hyperschedule, L: int) -> Figure:
+    """The same as steps in three dimensions: height is the level τ, after the paper's figure.
+
+    Raises:
+        ValueError: if there are more than MAX_CELLS bars to draw.
+    """
+    table = levels(schedule, L)
+    if table.numel() > MAX_CELLS:
+        raise ValueError(f"{table.numel()} bars are too many to see: draw at most {MAX_CELLS}, with a smaller L or fewer levels")
+    figure = _figure(7, 6)
+    axes = figure.add_subplot(projection="3d")
+    k, i = torch.meshgrid(torch.arange(len(table)), torch.arange(L), indexing="ij")
+    height = table.flatten().double()
+    from matplotlib import colormaps
+
+    seen = height > 0
+    shade = colormaps["viridis"](1 - (height[seen] / schedule.T).numpy())
+    axes.bar3d(i.flatten()[seen], k.flatten()[seen], 0, 1, 1, height[seen], color=shade, shade=True, edgecolor="#00000022")
+    axes.set(xlabel="position i", ylabel="step k", zlabel="level τ", title=_title(schedule, L))
+    axes.title.set_fontsize(9)
+    axes.view_init(elev=35, azim=-60)
+    return figure
+
+
+def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every logged quantity of a run as (step, value) pairs, over all its interruptions."""
+    found: dict[str, dict[int, float]] = {}
+    for file in sorted(run.glob("logs/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1])):
+        with file.open(newline="") as lines:
+            for row in csv.DictReader(lines):
+                for name, value in row.items():
+                    if name not in ("step", "epoch") and value:
+                        found.setdefault(name, {})[int(float(row["step"]))] = float(value)
+    return {name: sorted(values.items()) for name, values in found.items()}
+
+
+def curves(run: Path, entropy: float | None = None, uniform: float | None = None) -> Figure:
+    """Training loss and validation bounds of a run against the step, nats per token; reference lines where given."""
+    figure = _figure(7, 4.2)
+    axes = figure.add_subplot()
+    for name, points in read_metrics(run).items():
+        if name.startswith("loss"):
+            axes.plot(*zip(*points, strict=True), color="#9ecae1", linewidth=1, label="loss", zorder=1)
+        elif name.startswith("val/"):
+            axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, zorder=2)
+    for value, label in ((uniform, "log N"), (entropy, "unigram entropy")):
+        if value is not None and math.isfinite(value):
+            axes.axhline(value, color="#777777", linestyle="--", linewidth=1)
+            axes.annotate(
+                f"{label} {value:.2f}", (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
+            )
+    axes.set(xlabel="step", ylabel="nats per token", title=f"training of {run.name}", ylim=(0, None))
+    axes.legend(fontsize=8, frameon=False)
+    return figure

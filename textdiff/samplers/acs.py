@@ -1,0 +1,140 @@
+"""The Adaptive Correction Sampler, exact and as published."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..noise import Noise, Stream, categorical
+from ..prediction import add_at_own, own_token_shift, posterior_logits
+from ..process import Process
+from .ancestral import Ancestral
+from .base import Sampler, draw_visible, reverse_step, unmasks
+from .filters import Filter, identity
+
+
+def _refuse_absorbing(sampler: Sampler, process: Process) -> None:
+    if not process.corrupts:
+        raise ValueError(
+            f"{sampler} redraws visible tokens, but under {process} a visible token is never wrong, so a network learns nothing "
+            "there: use Ancestral, or train with a hybrid process"
+        )
+
+
+@dataclass(frozen=True)
+class ACS(Ancestral):
+    """Correct visible tokens while unmasking the others, exactly (`maths.md` 5.4).
+
+    In the step t -> s a visible token is redrawn with probability e: x ~ P(x | z) from the posterior, then z_s ~ D_s of that x
+    (the noise is put back); otherwise, and at masked positions, the step is ancestral. With the true posterior this leaves every
+    marginal q_s exactly as it is, for every e in [0, 1].
+
+    e = eta m_s/m_t, or with the step-invariant `rate` C: e = (m_s/m_t)(1 - exp(-C (t - s))), whose number of redraws per token does
+    not grow with the number of calls (where nothing masks, s/t stands for m_s/m_t and only `rate` is defined).
+
+    Law: that of a non-Markov generative process with a NELBO of its own, which is at least the ancestral one plus
+    Σ KL((1-e)δ_z + e D_x || (1-e)δ_z + e D_x̂) over visible tokens: no reported bound describes its samples. The last step is ancestral.
+    """
+
+    eta: float | None = None
+    rate: float | None = None
+
+    def __post_init__(self) -> None:
+        if (self.eta is None) == (self.rate is None):
+            raise ValueError("ACS takes either eta, a share of m_s/m_t such as 0.01, or rate, corrections per token such as 1.0")
+        value = self.eta if self.eta is not None else self.rate
+        if not value >= 0:
+            raise ValueError(f"eta and rate must be >= 0, got {value!r}")
+
+    def check(self, process: Process) -> None:
+        _refuse_absorbing(self, process)
+        if self.eta is not None and not process.masks:
+            raise ValueError(f"eta scales m_s/m_t, and {process} never masks: use ACS(rate=...)")
+
+    def probability(self, process: Process, t: Tensor, s: Tensor) -> Tensor:
+        """e, the probability of a redraw in the step t -> s, in [0, 1]; t, s [...] (0 where t = s).
+
+        Raises:
+            ValueError: where eta m_s/m_t > 1.
+        """
+        if process.masks:
+            ratio = process.clock(s).mask / process.clock(t).mask.clamp_min(1e-300)
+        else:
+            ratio = s / t.clamp_min(1e-300)
+        e = ratio * (self.eta if self.eta is not None else -torch.expm1(-self.rate * (t - s)))
+        if e.numel() and e.max() > 1:
+            raise ValueError(f"eta m_s/m_t = {float(e.max()):g} exceeds 1 in a step: choose eta <= {self.eta / float(e.max()):g}")
+        return torch.where(t > s, e, 0.0)
+
+    def _redrawn(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+        return (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
+
+    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+        return super().rows(process, z, t, s, N, noise) | self._redrawn(process, z, t, s, N, noise)
+
+    def step(
+        self,
+        process: Process,
+        logits: Tensor,
+        rows: Tensor,
+        z: Tensor,
+        t: Tensor,
+        s: Tensor,
+        noise: Noise,
+        warp: Filter = identity,
+    ) -> tuple[Tensor, Tensor]:
+        N = logits.shape[-1]
+        redrawn = self._redrawn(process, z, t, s, N, noise)
+        y = reverse_step(process, warp(logits), rows, z, t, s, noise)
+        if redrawn.any():
+            clock = process.clock(t[redrawn])
+            posterior = posterior_logits(logits[redrawn[rows]], z[redrawn], clock.log_keep, clock.log_corrupt)
+            y = y.masked_scatter(redrawn[rows], draw_visible(process, warp(posterior), s, noise, redrawn))
+        return z.masked_scatter(rows, y), s
+
+
+@dataclass(frozen=True)
+class PublishedACS(Sampler):
+    """ACS as the paper's code has it: new values are drawn from softmax(logits) and not noised again.
+
+    Masked positions unmask with probability 1 - m_s/m_t; visible ones are redrawn with probability eta m_s/m_t from the posterior
+    for self-noise 1/2, which is what the published loss trains (cavity + log(1 + N) at the own token). The last step corrects nothing.
+
+    Law: none that is known in closed form. Redrawing without noise sharpens: at a fixed context the chain settles near p(p + 1/N),
+    about temperature 1/2 (`maths.md` 5.4), so generative perplexity and entropy both fall. No bound describes its samples.
+    """
+
+    eta: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
+
+    def check(self, process: Process) -> None:
+        _refuse_absorbing(self, process)
+        if not process.masks or process.leaks:
+            raise ValueError(
+                f"the published ACS is defined for MASK-and-uniform noise without leak, not for {process}: use ACS(rate=...)"
+            )
+
+    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+        ratio = process.clock(s).mask / process.clock(t).mask.clamp_min(1e-300)
+        redrawn = (z < N) & (t > s) & (noise.positions(z, Stream.CORRECT) < self.eta * ratio)
+        return unmasks(process, z, t, s, N, noise) | redrawn
+
+    def step(
+        self,
+        process: Process,
+        logits: Tensor,
+        rows: Tensor,
+        z: Tensor,
+        t: Tensor,
+        s: Tensor,
+        noise: Noise,
+        warp: Filter = identity,
+    ) -> tuple[Tensor, Tensor]:
+        published = add_at_own(logits.double(), z[rows], own_token_shift(0.5, logits.shape[-1]))
+        y = categorical(warp(published), noise.positions(rows, Stream.TOKEN)[rows])
+        return z.masked_scatter(rows, y), s

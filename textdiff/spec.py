@@ -1,0 +1,89 @@
+"""Frozen dataclasses as plain values and back: {class_path, init_args}, the same form that config files use."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def describe(value: Any) -> Any:
+    """A frozen dataclass as {"class_path": ..., "init_args": ...} of plain values; other values as they are."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        cls = type(value)
+        arguments = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init}
+        return {"class_path": f"{cls.__module__}.{cls.__qualname__}", "init_args": arguments}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _find(class_path: str, base: type[T]) -> type[T]:
+    if not class_path.startswith("textdiff."):
+        raise ValueError(
+            f"{class_path!r} is not a class of textdiff; code named in a file is never run: make the object in Python and pass it"
+        )
+    module, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"there is no class {class_path!r}; known: {', '.join(names(base))}") from None
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ValueError(f"{class_path!r} is not a {base.__name__}; known: {', '.join(names(base))}")
+    return found
+
+
+def build(value: Any, base: type[T]) -> T:
+    """Make the object that `describe` described; an object of `base` passes through.
+
+    Raises:
+        ValueError: if the class is unknown, no subclass of `base`, outside textdiff, or takes other arguments.
+    """
+    if isinstance(value, base):
+        return value
+    if not (isinstance(value, dict) and isinstance(value.get("class_path"), str)):
+        raise ValueError(f"expected {{class_path, init_args}} of a {base.__name__}, got {value!r}")
+    cls, arguments = _find(value["class_path"], base), value.get("init_args") or {}
+    fields = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    if unknown := sorted(set(arguments) - fields):
+        raise ValueError(f"{cls.__name__} takes no argument {', '.join(unknown)}; it takes {', '.join(sorted(fields))}")
+    try:
+        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in arguments.items()})
+    except TypeError as error:  # a missing argument
+        raise ValueError(str(error)) from None
+
+
+def descendants(base: type[T]) -> list[type[T]]:
+    """All loaded subclasses of `base`."""
+    return [d for c in base.__subclasses__() for d in (c, *descendants(c))]
+
+
+def names(base: type) -> list[str]:
+    """The names that `parse` knows for `base`."""
+    return sorted({c.__name__ for c in descendants(base) if c.__module__.startswith("textdiff.")})
+
+
+def parse(text: str, base: type[T]) -> T:
+    """An object from the command line: `Flat(64)`, `ACS(eta=0.01)`, `Ancestral`; names are those of `base`'s subclasses.
+
+    Raises:
+        ValueError: if the text is not such a call of literals, or the name is unknown.
+    """
+    hint = f"expected a {base.__name__} such as 'Name' or 'Name(1, option=2)', one of: {', '.join(names(base))}"
+    try:
+        node = ast.parse(text.strip(), mode="eval").body
+        call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
+        name = call.func.id if isinstance(call.func, ast.Name) else ""
+        arguments = [ast.literal_eval(item) for item in call.args]
+        options = {item.arg or "": ast.literal_eval(item.value) for item in call.keywords}
+    except (SyntaxError, ValueError):
+        raise ValueError(f"cannot read {text!r}: {hint}") from None
+    if name not in names(base):
+        raise ValueError(f"unknown {base.__name__.lower()} {name or text!r}: {hint}")
+    cls = next(c for c in descendants(base) if c.__name__ == name)
+    order = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    if len(arguments) > len(order):
+        raise ValueError(f"{name} takes at most {len(order)} arguments ({', '.join(order)}), got {len(arguments)}")
+    values = {**dict(zip(order, arguments, strict=False)), **options}
+    return build({"class_path": f"{cls.__module__}.{name}", "init_args": values}, base)

@@ -1,0 +1,183 @@
+"""The LightningModule: draw noise, call the network, sum the objective, log bounds by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from .estimator import Batch, Estimator, Stratified, bounds, least_variance, row_sum, sequence_nats
+from .hyperschedule import Flat, Hyperschedule
+from .model import Model, check_tokenizer
+from .network import Architecture, Transformer, TransformerModel
+from .noise import Noise, Stream, uniform
+from .objective import Nelbo, Objective
+from .process import EpsilonHybrid, Process
+from .samplers import Ancestral, Sampler
+from .spec import build, describe
+
+
+class TextDiffusion(LightningModule):
+    """Train a hybrid diffusion language model.
+
+    Args:
+        process: what noise does to one token.
+        hyperschedule: which position is at which noise level at which call.
+        objective: what a row of logits is worth; it also decides what the network predicts.
+        network: the network's shape.
+        estimator: how noise levels are drawn in training.
+        sampler: how `predict` fills `[MASK]`.
+        lr: peak learning rate of AdamW.
+        betas: AdamW's moments.
+        weight_decay: on matrices only.
+        warmup: steps of linear warm-up.
+        final_lr: share of `lr` at the end of the cosine, in [0, 1].
+        seed: key of all noise.
+        num_tokens: N; by default that of the data's tokenizer.
+        bos: id in front of a shifted sequence; by default that of the data's tokenizer.
+    """
+
+    def __init__(
+        self,
+        process: Process = EpsilonHybrid(),  # noqa: B008 - frozen
+        hyperschedule: Hyperschedule = Flat(),  # noqa: B008
+        objective: Objective = Nelbo(),  # noqa: B008
+        network: Architecture = Transformer(),  # noqa: B008
+        estimator: Estimator = Stratified(),  # noqa: B008
+        sampler: Sampler = Ancestral(),  # noqa: B008
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.01,
+        warmup: int = 100,
+        final_lr: float = 0.1,
+        seed: int = 0,
+        num_tokens: int | None = None,
+        bos: int | None = None,
+    ):
+        super().__init__()
+        # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as such.
+        self.process: Process = build(process, Process)  # type: ignore[type-abstract]
+        self.hyperschedule, self.objective = build(hyperschedule, Hyperschedule), build(objective, Objective)
+        self.architecture = build(network, Architecture)
+        self.estimator = build(estimator, Estimator)
+        self.sampler = build(sampler, Sampler)
+        self.objective.check(self.process)
+        self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
+        self.warmup, self.final_lr, self.seed = warmup, final_lr, seed
+        self.num_tokens, self.bos = num_tokens, bos
+        self.network: TransformerModel | None = None
+        self.metrics: dict[str, MeanMetric] = {}
+        if num_tokens is not None:
+            self._build_network()
+
+    def _build_network(self) -> None:
+        assert self.num_tokens is not None
+        self.network = self.architecture.build(self.num_tokens, self.process.conditioned, self.bos or 0)
+
+    def configure_model(self) -> None:
+        """Build the network once the tokenizer is known."""
+        tokenizer = self.trainer.datamodule.tokenizer if self._trainer is not None else None  # type: ignore[attr-defined]
+        if self.network is None and tokenizer is not None:
+            self.num_tokens, self.bos = len(tokenizer), tokenizer.bos_token_id
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                self._build_network()
+        elif self.network is not None and tokenizer is not None:
+            check_tokenizer(tokenizer, self.network.num_tokens)
+
+    @property
+    def hparams_plain(self) -> dict[str, Any]:
+        """Every argument as a plain value, enough to build this module again."""
+        objects = {"process": self.process, "hyperschedule": self.hyperschedule, "objective": self.objective}
+        objects |= {"network": self.architecture, "estimator": self.estimator, "sampler": self.sampler}
+        plain = ("lr", "betas", "weight_decay", "warmup", "final_lr", "seed", "num_tokens", "bos")
+        return {k: describe(v) for k, v in objects.items()} | {k: describe(getattr(self, k)) for k in plain}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep plain values only: `weights_only` loading works, and a fresh process can rebuild the module."""
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.hparams_plain
+
+    def model(self) -> Model:
+        """What is saved and sampled: the network with all that belongs to it."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert self.network is not None
+        return Model(
+            self.network,
+            self.process,
+            self.hyperschedule,
+            data.tokenizer,
+            data.length,
+            self.objective.prediction,
+            {"corpus": describe(data.corpus), "documents": data.documents, "padding": data.padding},
+        )
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """The objective, nats per position; rows are named by their place in the run, so accumulation and ranks do not matter."""
+        sequences = Batch(**batch)
+        if self.network.config.dropout:
+            torch.manual_seed(int(uniform(self.seed, 0, sequences.slot[0].cpu(), 0, Stream.DROPOUT) * 2**52))
+        noise = Noise(self.seed, sequences.slot)
+        draw = self.estimator(sequences, self.process, self.hyperschedule, self.network.num_tokens, noise)
+        total, _values = row_sum(self.network, sequences, draw, self.objective, self.process, self.hyperschedule)
+        loss = total / sequences.ids.numel()
+        if not loss.detach().isfinite():
+            raise ValueError(f"the loss is {float(loss)} at step {self.global_step}: lower lr or clip gradients")
+        self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids))
+        return loss
+
+    def _measure(self, stage: str, batch: dict[str, Tensor]) -> None:
+        sequences = Batch(**batch)
+        L = sequences.ids.shape[-1]
+        for name, (process, objective) in bounds(self.process, self.objective.prediction).items():
+            estimator = least_variance(process, self.hyperschedule, L)
+            noise = Noise(self.seed, sequences.example, step=1)
+            nats = sequence_nats(self.network, sequences, process, self.hyperschedule, objective, estimator, noise)
+            metric = self.metrics.setdefault(f"{stage}/{name}", MeanMetric().set_dtype(torch.float64).to(self.device))
+            metric.update(nats.sum() / sequences.scored.sum(), sequences.scored.sum())
+
+    def _report(self, stage: str) -> None:
+        for name, metric in self.metrics.items():
+            if name.startswith(stage):
+                self.log(name, metric.compute(), prog_bar=name.endswith("nelbo"), sync_dist=False)
+                metric.reset()
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """One draw of every bound that can be stated, nats per token, with the same noise in every epoch."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """As `validation_step`, on the test split."""
+        self._measure("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all tokens."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over all tokens."""
+        self._report("test")
+
+    def predict_step(self, batch: list[str], _: int) -> list[str]:
+        """Fill `[MASK]` in a batch of texts."""
+        return self.model().generate(batch, sampler=self.sampler, seed=self.seed).texts
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW (decay on matrices only) with linear warm-up and a cosine down to final_lr · lr."""
+        matrices = [p for p in self.parameters() if p.ndim >= 2]
+        others = [p for p in self.parameters() if p.ndim < 2]
+        groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
+        steps = max(int(self.trainer.estimated_stepping_batches), self.warmup + 1)
+
+        def share(step: int) -> float:
+            if step < self.warmup:
+                return (step + 1) / self.warmup
+            progress = min((step - self.warmup) / (steps - self.warmup), 1.0)
+            return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
