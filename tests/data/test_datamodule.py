@@ -32,9 +32,7 @@ def pretend(data, rank, world_size, sampler=False):
         world_size=world_size,
         is_global_zero=rank == 0,
         _accelerator_connector=SimpleNamespace(use_distributed_sampler=sampler),
-        fit_loop=SimpleNamespace(
-            epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(processed=0)))
-        ),
+        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(processed=0)))),
     )
     return data
 

@@ -175,9 +175,7 @@ def test_stream_with_a_worker_and_short_epochs(stream, tmp_path):
     limited = check_all(make, tmp_path, every=19, limit_train_batches=7, max_epochs=6)
     whole = Toy()
     trainer(max_epochs=2).fit(whole, data_stream(stream))
-    assert (
-        limited[: len(whole.seen)] == whole.seen[: len(limited)]
-    )  # an epoch of 7 batches goes on where the last ended
+    assert limited[: len(whole.seen)] == whole.seen[: len(limited)]  # an epoch of 7 batches goes on where the last ended
 
 
 def test_other_settings_are_named(corpus, tmp_path):

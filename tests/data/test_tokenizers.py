@@ -32,9 +32,7 @@ def test_text_comes_back_and_saving_changes_nothing(corpus, spec, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert len(again) == len(tokenizer) and tokenizer_hash(again) == tokenizer_hash(tokenizer)
-    assert (
-        again(TEXT)["input_ids"] == ids and again.decode(ids) == TEXT and again.eos_token_id == tokenizer.eos_token_id
-    )
+    assert again(TEXT)["input_ids"] == ids and again.decode(ids) == TEXT and again.eos_token_id == tokenizer.eos_token_id
     tokenizer(["a", "b c"], padding=True, truncation=True, max_length=2)
     assert tokenizer_hash(again) == tokenizer_hash(tokenizer)
     assert tokenizer_hash(spec.build(corpus)) == tokenizer_hash(tokenizer)
@@ -42,8 +40,7 @@ def test_text_comes_back_and_saving_changes_nothing(corpus, spec, tmp_path):
 
 def test_bpe_is_the_same_in_another_process():
     program = (
-        "from textdiff.data import BPE, TinyShakespeare, tokenizer_hash;"
-        "print(tokenizer_hash(BPE(400).build(TinyShakespeare())))"
+        "from textdiff.data import BPE, TinyShakespeare, tokenizer_hash;print(tokenizer_hash(BPE(400).build(TinyShakespeare())))"
     )
     other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == tokenizer_hash(BPE(400).build(TinyShakespeare()))

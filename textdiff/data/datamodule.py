@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
@@ -29,7 +30,7 @@ class TextData(lightning.LightningDataModule):
     `batch_size` and `eval_batch_size` (default: the same) count the rows of one step over all ranks. `documents` is
     joined, separate or single; `padding` says whether the EOS that fills a short row is learnt or ignored (see
     `textdiff.data.packing`). The order of the training rows is a pure function of (seed, epoch). `cache_dir` keeps
-    packed splits on disk, memory-mapped.
+    packed splits on disk, memory-mapped. `predict` is the file of texts whose `[MASK]` `textdiff predict` fills, one a line.
 
     Raises ValueError for a length, batch size or choice out of range.
     """
@@ -46,6 +47,7 @@ class TextData(lightning.LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         cache_dir: str | None = None,
+        predict: str | None = None,
     ) -> None:
         super().__init__()
         packing.check(length, documents, padding)
@@ -56,6 +58,7 @@ class TextData(lightning.LightningDataModule):
         self.length, self.documents, self.padding = length, documents, padding
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.seed, self.num_workers, self.cache_dir = seed, num_workers, cache_dir
+        self.predict = predict
         self._tokenizer: PreTrainedTokenizerFast | None = None
         self._packed: dict[str, Packed] = {}
         self._places: dict[int, Cursor] = {}
@@ -123,6 +126,19 @@ class TextData(lightning.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Batch]:
         """Every row of the test split once over all ranks."""
         return self._eval_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[list[str]]:
+        """The lines of the `predict` file as lists of texts; ValueError if none is given or it cannot be read."""
+        if self.predict is None:
+            raise ValueError("predict needs texts with [MASK] to fill: give a file of one text a line as --data.predict FILE")
+        try:
+            lines = Path(self.predict).read_text(encoding="utf-8").split("\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read {self.predict!r} ({error}): give a UTF-8 text file of one text a line") from error
+        texts = [line for line in lines if line]
+        if not texts:
+            raise ValueError(f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens are to be filled")
+        return DataLoader(texts, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The settings that the order depends on and the place in a stream; else the trainer's count is the place."""
