@@ -189,9 +189,10 @@ def test_19_the_paper_figures():
 
 
 def test_19_floors_of_rates_are_exact():
-    """In floats 3/0.1 < 30 or int(i / (1/10)) may be off by one; a float rate is refused, a fraction is exact."""
-    assert Slide(3, "1/10").start(1000).tolist() == [10 * i for i in range(1000)]
-    assert Slide(49, "49/10").start(491)[490] == 100
+    """Floats put 25 / (25/39) below 39, and many like it; a float rate is refused, a fraction is exact."""
+    for rate in ("25/39", "27/50", "7/51", "14/51", "1/10"):
+        rho = Fraction(rate)
+        assert Slide(3, rate).start(500).tolist() == [floor(i / rho) for i in range(500)]
     with pytest.raises(ValueError, match="float"):
         Slide(3, 0.1)
 

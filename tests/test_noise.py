@@ -203,6 +203,11 @@ def test_35_a_token_of_probability_0_is_never_drawn_whatever_u_is():
     assert (categorical(with_extremes, u) == 1).all()
 
 
+def test_35_the_token_is_the_first_whose_cumulative_probability_exceeds_u():
+    logits = torch.zeros(4, 4)
+    assert categorical(logits, torch.tensor([0.2499, 0.25, 0.5, 0.75], dtype=torch.float64)).tolist() == [0, 1, 2, 3]
+
+
 def test_35_float32_uniforms_are_refused():
     with pytest.raises(ValueError, match="float64"):
         categorical(torch.zeros(2, 3), torch.rand(2))

@@ -216,6 +216,20 @@ def test_04_a_process_that_no_markov_chain_realises_cannot_be_constructed(option
         Made(**options)
 
 
+@dataclass(frozen=True)
+class Mended(Process):
+    """κ jumps back up at t = 1/2, which its derivative does not tell."""
+
+    def _clock(self, t: Tensor) -> Clock:
+        zero, keep = torch.zeros_like(t), torch.where(t < 0.5, 0.6, 0.8).double()
+        return Clock(t, zero + 1, keep.log(), (1 - keep).log(), zero, zero)
+
+
+def test_04_an_upward_jump_of_kappa_is_refused_too():
+    with pytest.raises(ValueError, match="κ"):
+        Mended()
+
+
 @pytest.mark.parametrize(
     "make",
     [
