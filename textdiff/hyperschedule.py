@@ -42,6 +42,10 @@ class Hyperschedule:
         """s(i), [L] int64 >= 0."""
         raise NotImplementedError
 
+    def order(self, L: int) -> Tensor:
+        """[L] int64: settled position i sees settled position j iff order(j) <= order(i); causal in (start step, position)."""
+        return self.start(L).argsort(stable=True).argsort()
+
     def calls(self, L: int) -> int:
         """K = T + max s: network calls that a sequence of L tokens takes (NFE)."""
         return self.T + int(self.start(L).max())
@@ -145,10 +149,15 @@ class Flat(Hyperschedule):
 
 @dataclass(frozen=True)
 class Block(Hyperschedule):
-    """Blocks of `width` tokens one after the other: s(i) = T floor(i/width) (BD3-LM, SSD-LM)."""
+    """Blocks of `width` tokens one after the other: s(i) = T floor(i/width) (BD3-LM, SSD-LM).
+
+    Settled tokens see the settled ones up to themselves, or with `block_causal` their whole block. Only here is that exact with a
+    key-value cache, because a block settles as one (`maths.md` 6).
+    """
 
     width: int = 16
     levels: int = 16
+    block_causal: bool = False
 
     def __post_init__(self) -> None:
         _positive("width", self.width)
@@ -160,6 +169,9 @@ class Block(Hyperschedule):
 
     def start(self, L: int) -> Tensor:
         return self.levels * (torch.arange(L) // self.width)
+
+    def order(self, L: int) -> Tensor:
+        return self.start(L) if self.block_causal else super().order(L)
 
 
 @dataclass(frozen=True)
@@ -245,4 +257,8 @@ def same_visibility(a: Hyperschedule, b: Hyperschedule, L: int) -> bool:
             (schedule.settled(k, L).numpy().tobytes(), schedule.window(k, L).numpy().tobytes()) for k in range(schedule.calls(L))
         }
 
-    return a == b or seen(a) == seen(b)
+    def ordered(schedule: Hyperschedule) -> Tensor:
+        order = schedule.order(L)
+        return order <= order[:, None]
+
+    return a == b or (torch.equal(ordered(a), ordered(b)) and seen(a) == seen(b))

@@ -110,24 +110,27 @@ class Block(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility) -> Tensor:
+    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int) -> Tensor:
         B, R, D = h.shape
         q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        q, k = rotate(q, cos, sin)[:, :, skip:], rotate(k, cos, sin)
         mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0)
-        return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R, D)))
+        return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R - skip, D)))
 
     def _mlp(self, h: Tensor) -> Tensor:
         return self._drop(self.down(gelu(self.up(h), approximate="tanh")))
 
-    def forward(self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility) -> Tensor:
-        """X [B, R, D] -> [B, R, D]; c [B, R, D] is the noise condition or None."""
+    def forward(
+        self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0
+    ) -> Tensor:
+        """x [B, R, D] -> [B, R - skip, D]; c [B, R, D] is the noise condition or None; the first `skip` rows are keys only."""
         if self.modulation is None or c is None:
-            x = x + self._attention(self.norm_attention(x), cos, sin, visibility)
+            x = x[:, skip:] + self._attention(self.norm_attention(x), cos, sin, visibility, skip)
             return x + self._mlp(self.norm_mlp(x))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, -1)
-        x = x + gate_a * self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility)
-        return x + gate_m * self._mlp(self.norm_mlp(x) * (1 + scale_m) + shift_m)
+        attention = self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility, skip)
+        x = x[:, skip:] + gate_a[:, skip:] * attention
+        return x + gate_m[:, skip:] * self._mlp(self.norm_mlp(x) * (1 + scale_m[:, skip:]) + shift_m[:, skip:])
 
 
 class TimeEmbedding(nn.Module):
@@ -202,13 +205,14 @@ class TransformerModel(PreTrainedModel):
         return self.embedding
 
     def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
-        """Hidden rows [B, R, D] of ids [B, R] in 0..N at positions [R] and times t [B, R]."""
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`."""
         x = self.embedding(ids)
         cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
         c = self.time(t) if self.time is not None else None
-        for block in self.blocks:
+        skip = visibility.context if visibility.context < ids.shape[-1] else 0
+        for block in self.blocks[:-1]:
             x = block(x, c, cos, sin, visibility)
-        return self.norm(x)
+        return self.norm(self.blocks[-1](x, c, cos, sin, visibility, skip))  # context rows end as keys and values
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight [N, D] and bias of the head; tied, the embedding without its MASK row."""
@@ -221,7 +225,7 @@ class TransformerModel(PreTrainedModel):
         weight, bias = self.head_parameters()
         t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
         positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        hidden = self.body(input_ids, positions, t, Visibility(causal=self.shifted))
+        hidden = self.body(input_ids, positions, t, Visibility(context=len(positions) if self.shifted else 0))
         return nn.functional.linear(hidden, weight, bias)
 
 
