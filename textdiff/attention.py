@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+
+from .kernels import BACKENDS
 
 NOWHERE = -1  # the window number of a row that nobody sees
 
@@ -74,21 +75,16 @@ def window_sight(start: Tensor, T: int, window: Tensor, call: Tensor) -> Tensor:
     return torch.cat([settled, together], -1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0, backend: str = "sdpa") -> Tensor:
     """Attention of q [B, H, Q, D/H] to k, v [B, H, R, D/H] under `visibility` -> [B, H, Q, D/H].
 
     Q = R, or Q = R - C: then only the window rows ask.
     """
-    C, R, Q = visibility.context, k.shape[2], q.shape[2]
+    kernel, C, R, Q = BACKENDS[backend], visibility.context, k.shape[2], q.shape[2]
     parts = []
     if C and Q == R:
-        among = None if visibility.among is None else visibility.among.unsqueeze(1)
-        parts.append(
-            scaled_dot_product_attention(
-                q[:, :, :C], k[:, :, :C], v[:, :, :C], attn_mask=among, dropout_p=dropout, is_causal=among is None
-            )
-        )
+        among = visibility.among
+        parts.append(kernel(q[:, :, :C], k[:, :, :C], v[:, :, :C], among, among is None, dropout))
     if R > C:
-        window = None if visibility.window is None else visibility.window.unsqueeze(1)
-        parts.append(scaled_dot_product_attention(q[:, :, Q - R + C :], k, v, attn_mask=window, dropout_p=dropout))
+        parts.append(kernel(q[:, :, Q - R + C :], k, v, visibility.window, False, dropout))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)

@@ -122,7 +122,10 @@ def training_call(
         sight = window_sight(start[:0], schedule.T, window, call)
         return Call(noisy.ids, positions, noisy.t, Visibility(0, None, sight).within(noisy.document, noisy.valid), L)
     visibility = Visibility(L, context_order(schedule.order(L).to(x.device)), window_sight(start, schedule.T, window, call))
-    rows, places = clean.join(noisy), torch.cat([torch.arange(L, device=x.device).expand(*positions.shape[:-1], L), positions], -1)
+    rows, places = (
+        clean.join(noisy),
+        torch.cat([torch.arange(L, device=x.device).expand(*positions.shape[:-1], L), positions], -1),
+    )
     return Call(rows.ids, places, rows.t, visibility.within(rows.document, rows.valid), L)
 
 
@@ -139,9 +142,7 @@ def _shifted_windows(
     ends = last.long().argsort(dim=-1, descending=True, stable=True)[:, : int(last.sum(-1).max())]
     boundary = pad(last[:, :-1], (1, 0), value=True)  # row r begins a window: its token r-1 is settled
     held, settled = noisy.shift(network.bos), clean.shift(network.bos)
-    rows = _Stream(
-        torch.where(boundary, settled.ids, held.ids), torch.where(boundary, 0.0, held.t), held.document, held.valid
-    )
+    rows = _Stream(torch.where(boundary, settled.ids, held.ids), torch.where(boundary, 0.0, held.t), held.document, held.valid)
     places = torch.arange(L, device=ends.device).expand(B, L)
     if quenched:
         return rows, window, call, places

@@ -85,9 +85,13 @@ class Hyperschedule:
         """ρ: tokens settled per call, L/K on average over the whole sequence."""
         return Fraction(L, self.calls(L))
 
-    def independent_groups(self, L: int) -> bool:
-        """Whether windows of different start steps never overlap (flat, block), so that each group may draw its own offset."""
-        return bool((self.start(L).unique().diff() >= self.T).all())
+    def groups(self, L: int) -> Tensor:
+        """[L] int64: 0, 1, ... for positions that draw an offset together.
+
+        Windows of different start steps that never overlap (block) each have a group of their own; else all positions are in group 0.
+        """
+        starts, group = self.start(L).unique(return_inverse=True)
+        return group if bool((starts.diff() >= self.T).all()) else torch.zeros_like(group)
 
     def tiling(self, offset: Tensor, L: int) -> Tiling:
         """Put each position in the one window that touches it at a call k = offset (mod T).
@@ -97,16 +101,19 @@ class Hyperschedule:
         [0, T) gives the continuous NELBO with factor 1 (`maths.md` 3.4).
 
         Args:
-            offset: [B, 1] in [0, T), or [B, L] where the groups are independent; integers for the T-step bound.
+            offset: [B, 1] in [0, T), or [B, L], one value for each of `groups(L)`; integers for the T-step bound.
             L: length.
 
         Raises:
-            ValueError: if an offset lies outside [0, T), or groups draw their own offsets though their windows overlap.
+            ValueError: if an offset lies outside [0, T), or positions of one group have different offsets.
         """
         if offset.numel() and not (offset.min() >= 0 and offset.max() < self.T):
             raise ValueError(f"offsets must lie in [0, {self.T}), got {float(offset.min()):g}..{float(offset.max()):g}")
-        if offset.shape[-1] != 1 and not self.independent_groups(L):
-            raise ValueError(f"{self} has overlapping windows: all its positions share one offset, give offset [B, 1]")
+        if offset.shape[-1] != 1:
+            group = self.groups(L)
+            first = torch.zeros(int(group.max()) + 1, dtype=torch.int64).scatter_(0, group.flip(0), torch.arange(L).flip(0))
+            if not torch.equal(offset, offset[..., first[group]]):
+                raise ValueError(f"under {self} the positions of a group share one offset: give one value for each of groups(L)")
         start, offset = self.start(L).to(offset.device), offset.double()
         window = -torch.floor((offset - start) / self.T).long()
         call = offset + window * self.T

@@ -9,10 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, gelu, silu
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..attention import Visibility, attend
+from ..kernels import check_backend
 from .protocol import Architecture
 
 SINUSOIDS = 128  # features of the time embedding
@@ -34,6 +36,7 @@ class TransformerConfig(PreTrainedConfig):
         shifted: bool = False,
         conditioned: bool = False,
         bos: int = 0,
+        attention: str = "sdpa",
         **kwargs: object,
     ):
         if width % (2 * heads):
@@ -42,6 +45,7 @@ class TransformerConfig(PreTrainedConfig):
             raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
         self.tie, self.dropout, self.shifted, self.conditioned, self.bos = tie, dropout, shifted, conditioned, bos
+        self.attention = attention
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 
 
@@ -56,6 +60,8 @@ class Transformer(Architecture):
         tie: share the head's weights with the embedding.
         dropout: on residual branches and attention, in [0, 1).
         layout: "aligned": row j predicts token j; "shifted": row j-1 does, with a BOS in front.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.kernels`).
+        checkpoint: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     layers: int = 4
@@ -64,10 +70,13 @@ class Transformer(Architecture):
     tie: bool = False
     dropout: float = 0.0
     layout: Literal["aligned", "shifted"] = "aligned"
+    attention: Literal["sdpa", "flex", "flash"] = "sdpa"
+    checkpoint: bool = False
 
     def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerModel:
         """The untrained network over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
-        return TransformerModel(
+        check_backend(self.attention)
+        network = TransformerModel(
             TransformerConfig(
                 num_tokens=num_tokens,
                 layers=self.layers,
@@ -78,8 +87,11 @@ class Transformer(Architecture):
                 shifted=self.layout == "shifted",
                 conditioned=conditioned,
                 bos=bos,
+                attention=self.attention,
             )
         )
+        network.checkpoint = self.checkpoint
+        return network
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -101,7 +113,7 @@ class Block(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
         D = config.width
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads, self.dropout, self.attention = config.heads, config.dropout, config.attention
         self.norm_attention, self.norm_mlp = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
         self.up, self.down = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
@@ -114,15 +126,13 @@ class Block(nn.Module):
         B, R, D = h.shape
         q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
         q, k = rotate(q, cos, sin)[:, :, skip:], rotate(k, cos, sin)
-        mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0)
+        mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0, self.attention)
         return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R - skip, D)))
 
     def _mlp(self, h: Tensor) -> Tensor:
         return self._drop(self.down(gelu(self.up(h), approximate="tanh")))
 
-    def forward(
-        self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0
-    ) -> Tensor:
+    def forward(self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0) -> Tensor:
         """x [B, R, D] -> [B, R - skip, D]; c [B, R, D] is the noise condition or None; the first `skip` rows are keys only."""
         if self.modulation is None or c is None:
             x = x[:, skip:] + self._attention(self.norm_attention(x), cos, sin, visibility, skip)
@@ -153,6 +163,7 @@ class TransformerModel(PreTrainedModel):
 
     config_class = TransformerConfig
     base_model_prefix = "textdiff"
+    checkpoint = False
     _no_split_modules = ["Block"]  # noqa: RUF012 - transformers' own convention
 
     def __init__(self, config: TransformerConfig):
@@ -211,7 +222,10 @@ class TransformerModel(PreTrainedModel):
         c = self.time(t) if self.time is not None else None
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
         for block in self.blocks[:-1]:
-            x = block(x, c, cos, sin, visibility)
+            if self.checkpoint and self.training:
+                x = checkpoint(block, x, c, cos, sin, visibility, use_reentrant=False)
+            else:
+                x = block(x, c, cos, sin, visibility)
         return self.norm(self.blocks[-1](x, c, cos, sin, visibility, skip))  # context rows end as keys and values
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
