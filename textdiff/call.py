@@ -103,7 +103,7 @@ def training_call(
         document: [B, L] attention stays inside a document, or None.
         valid: [B, L] False at ignored padding, or None.
     """
-    B, L = x.shape
+    L = x.shape[-1]
     check_layout(network, schedule, L)
     positions = torch.arange(L, device=x.device)
     clean, noisy = _Stream(x, torch.zeros_like(t), document, valid), _Stream(z, t, document, valid)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -32,20 +31,16 @@ def _flex() -> Any:
     return torch.compile(flex_attention, dynamic=False) if torch.cuda.is_available() else flex_attention
 
 
-_block_masks: WeakKeyDictionary[Tensor, Any] = WeakKeyDictionary()  # all layers of a call share a mask
-
-
+@lru_cache(maxsize=2)  # all layers of a call share a mask
 def _block_mask(mask: Tensor) -> Any:
     from torch.nn.attention.flex_attention import create_block_mask
 
-    if mask not in _block_masks:
-        batch, Q, K = mask.shape
+    batch, Q, K = mask.shape
 
-        def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return mask[b if batch > 1 else 0, i, j]
+    def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+        return mask[b if batch > 1 else 0, i, j]
 
-        _block_masks[mask] = create_block_mask(sees, batch if batch > 1 else None, None, Q, K, device=mask.device.type)
-    return _block_masks[mask]
+    return create_block_mask(sees, batch if batch > 1 else None, None, Q, K, device=mask.device.type)
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
