@@ -101,8 +101,7 @@ def slopes(p: Process, t: Tensor) -> tuple[Tensor, Tensor]:
     """(m', κ') by autograd."""
     t = t.detach().clone().requires_grad_()
     return tuple(
-        torch.autograd.grad(f.sum(), t, retain_graph=True)[0] if f.requires_grad else torch.zeros_like(t)
-        for f in clocks(p, t)
+        torch.autograd.grad(f.sum(), t, retain_graph=True)[0] if f.requires_grad else torch.zeros_like(t) for f in clocks(p, t)
     )
 
 
@@ -140,9 +139,7 @@ def marginals(p: Process, t: float, N: int) -> Tensor:
 
 def kernel(p: Process, s: float, t: float, N: int) -> Tensor:
     """q(z_t | z_s) as an [N+1, N+1] matrix: (1.2), and GIDD's own form for GIDD."""
-    (ms, ks), (mt, kt) = (
-        (float(f) for f in clocks(p, torch.tensor(time, dtype=torch.float64))) for time in (s, t)
-    )
+    (ms, ks), (mt, kt) = ((float(f) for f in clocks(p, torch.tensor(time, dtype=torch.float64))) for time in (s, t))
     eye, K = torch.eye(N, dtype=torch.float64), torch.zeros(N + 1, N + 1, dtype=torch.float64)
     if isinstance(p, GIDD):
         noise = lambda m, k: torch.tensor([(1 - k) * (1 - m) / N] * N + [m], dtype=torch.float64)  # noqa: E731

@@ -73,9 +73,7 @@ def test_19_every_position_is_settled_active_or_worthless(h):
     """The parts by their definitions: settled τ_k = 0, active τ_k > 0 and τ_{k+1} < T, worthless the rest."""
     tau = matrix(h)
     for k in range(h.calls(L)):
-        settled, window, worthless, newly = (
-            part(k, L) for part in (h.settled, h.window, h.worthless, h.newly_settled)
-        )
+        settled, window, worthless, newly = (part(k, L) for part in (h.settled, h.window, h.worthless, h.newly_settled))
         assert torch.equal(settled, tau[k] == 0)
         assert torch.equal(window, (tau[k] > 0) & (tau[k + 1] < h.T))
         assert torch.equal(worthless, (tau[k] == h.T) & (tau[k + 1] == h.T))

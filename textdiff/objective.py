@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import logsigmoid
 
 from .prediction import Prediction, add_at_own, log_score, own_token_shift
 from .process import Clock, Process
@@ -40,28 +40,27 @@ class _LogSoftmaxStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, x: Tensor, z: Tensor, L: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        lse = logits.logsumexp(-1)
+        p = logits.softmax(-1)
+        top = logits.max(-1, keepdim=True)
+        lse = (top.values - p.gather(-1, top.indices).log()).squeeze(-1)
         l_x, l_z = ((logits.gather(-1, i.unsqueeze(-1)).squeeze(-1) - lse) for i in (x, z))
-        offset = None if L is None else L.to(logits.dtype) - lse
-        if offset is None:
-            total = torch.zeros_like(lse)
-        else:
-            shifted = logits + offset.unsqueeze(-1)
-            total = softplus(shifted.scatter_(-1, x.unsqueeze(-1), -torch.inf), threshold=40.0).sum(-1)
-        ctx.save_for_backward(logits, lse, x, z, offset)
+        odds = None if L is None else L.to(p.dtype).exp().unsqueeze(-1)
+        total = torch.zeros_like(lse)
+        if odds is not None:  # softplus(L + l) = log1p(e^L p); where p underflows, c times its share is below e^-87
+            total = (p * odds).scatter_(-1, x.unsqueeze(-1), 0.0).log1p_().sum(-1)
+        ctx.save_for_backward(p, x, z, odds)
         return l_x, l_z, total
 
     @staticmethod
     def backward(ctx: Any, g_x: Tensor, g_z: Tensor, g_sum: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        logits, lse, x, z, offset = ctx.saved_tensors
-        mass = g_x + g_z
-        grad = (logits - lse.unsqueeze(-1)).exp_()
-        if offset is None:
-            grad.mul_(-mass.unsqueeze(-1))
+        p, x, z, odds = ctx.saved_tensors
+        mass = (g_x + g_z).unsqueeze(-1)
+        if odds is None:
+            grad = p * -mass
         else:
-            slope = (logits + offset.unsqueeze(-1)).sigmoid_().scatter_(-1, x.unsqueeze(-1), 0.0)
-            slope.mul_(g_sum.unsqueeze(-1))
-            grad.mul_(-(mass + slope.sum(-1)).unsqueeze(-1)).add_(slope)
+            ratio = (p * odds).scatter_(-1, x.unsqueeze(-1), 0.0)
+            slope = ratio.div_(1 + ratio).mul_(g_sum.unsqueeze(-1))
+            grad = slope.addcmul_(p, mass + slope.sum(-1, keepdim=True), value=-1)
         grad.scatter_add_(-1, x.unsqueeze(-1), g_x.unsqueeze(-1))
         grad.scatter_add_(-1, z.unsqueeze(-1), g_z.unsqueeze(-1))
         return grad, None, None, None

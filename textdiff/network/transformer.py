@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, silu
+from torch.nn.functional import dropout, embedding, gelu, silu
 from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -107,6 +107,13 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
+class Condition(NamedTuple):
+    """The noise condition of the rows: a table [U, D] of the times that occur, and each row's place in it [B, R]."""
+
+    table: Tensor
+    place: Tensor
+
+
 class Block(nn.Module):
     """Attention and MLP, pre-norm; with conditioning, shift, scale and gate per token (adaLN-zero)."""
 
@@ -132,12 +139,12 @@ class Block(nn.Module):
     def _mlp(self, h: Tensor) -> Tensor:
         return self._drop(self.down(gelu(self.up(h), approximate="tanh")))
 
-    def forward(self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0) -> Tensor:
-        """x [B, R, D] -> [B, R - skip, D]; c [B, R, D] is the noise condition or None; the first `skip` rows are keys only."""
+    def forward(self, x: Tensor, c: Condition | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0) -> Tensor:
+        """x [B, R, D] -> [B, R - skip, D]; c is the noise condition or None; the first `skip` rows are keys only."""
         if self.modulation is None or c is None:
             x = x[:, skip:] + self._attention(self.norm_attention(x), cos, sin, visibility, skip)
             return x + self._mlp(self.norm_mlp(x))
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, -1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = embedding(c.place, self.modulation(c.table)).chunk(6, -1)
         attention = self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility, skip)
         x = x[:, skip:] + gate_a[:, skip:] * attention
         return x + gate_m[:, skip:] * self._mlp(self.norm_mlp(x) * (1 + scale_m[:, skip:]) + shift_m[:, skip:])
@@ -219,7 +226,10 @@ class TransformerModel(PreTrainedModel):
         """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`."""
         x = self.embedding(ids)
         cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
-        c = self.time(t) if self.time is not None else None
+        c = None
+        if self.time is not None:  # few different times occur in a call, so the modulations are made once for each
+            levels, place = t.unique(return_inverse=True)
+            c = Condition(self.time(levels), place)
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
         for block in self.blocks[:-1]:
             if self.checkpoint and self.training:
