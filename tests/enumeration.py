@@ -147,7 +147,7 @@ def kernel(p: Process, s: float, t: float, N: int) -> Tensor:
         return keep * torch.eye(N + 1, dtype=torch.float64) + (noise(mt, kt) - keep * noise(ms, ks)).unsqueeze(1)
     stay = mt + (1 - mt) * math.exp(-p.theta * (t - s)) if isinstance(p, Leaky) else 1.0
     keep, to_mask = kt * (1 - mt) / (ks * (1 - ms)), (mt - ms * stay) / (1 - ms)
-    K[:N, :N] = keep * eye + (1 - keep - to_mask) / N
+    K[:N, :N] = keep * eye + max(1 - keep - to_mask, 0.0) / N
     K[N, :N], K[:N, N], K[N, N] = to_mask, (1 - stay) / N, stay
     return K
 

@@ -43,8 +43,16 @@ def _open(options: argparse.Namespace) -> Model:
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be >= 1, got {options.batch_size}")
     model = load(options.run)
-    model.network.to(options.device)  # type: ignore[attr-defined]
+    try:
+        model.network.to(options.device)  # type: ignore[attr-defined]
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {options.device} cannot be used: {error}") from None
     return model
+
+
+def _bar(**options: Any) -> Any:
+    """A progress bar on a terminal, nothing in a file."""
+    return tqdm(file=sys.stderr, leave=False, disable=None, **options)
 
 
 def sample(arguments: list[str]) -> None:
@@ -62,7 +70,7 @@ def sample(arguments: list[str]) -> None:
     sampler = parse(options.sampler, Sampler)
     schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
     model = _open(options)
-    with tqdm(desc="sampling", unit="call", file=sys.stderr, leave=False) as bar:
+    with _bar(desc="sampling", unit="call") as bar:
         samples = model.generate(
             options.prompt,
             num_samples=options.num_samples,
@@ -80,7 +88,7 @@ def sample(arguments: list[str]) -> None:
     if options.json:
         settings = {"hyperschedule": str(schedule or model.hyperschedule), "sampler": str(sampler)}
         settings |= {"temperature": options.temperature, "nfe": samples.nfe, "seconds": samples.seconds}
-        write_json(options.json, {**settings, "samples": samples.texts, **provenance(model, options.run, options.seed)})
+        write_json(options.json, {"samples": samples.texts, "settings": settings, **provenance(model, options.run, options.seed)})
 
 
 def _advance(bar: Any) -> Callable[[int, int, Tensor], None]:
@@ -114,7 +122,7 @@ def _data(model: Model, options: argparse.Namespace) -> TextData:
     corpus = _corpus(options.corpus) if options.corpus else build(model.data.get("corpus"), Corpus)
     data = TextData(
         corpus,
-        length=options.length or model.length,
+        length=model.length if options.length is None else options.length,
         batch_size=options.batch_size,
         documents=model.data.get("documents", "joined"),
         padding=model.data.get("padding", "learnt"),
@@ -125,8 +133,12 @@ def _data(model: Model, options: argparse.Namespace) -> TextData:
 
 def evaluate(arguments: list[str]) -> None:
     """`textdiff evaluate perplexity RUN`."""
+    usage = "usage: textdiff evaluate perplexity RUN [options]; see textdiff evaluate perplexity --help"
+    if arguments in (["-h"], ["--help"]):
+        print(usage)
+        return
     if not arguments or arguments[0] != "perplexity":
-        raise ValueError("usage: textdiff evaluate perplexity RUN [options]; see textdiff evaluate perplexity --help")
+        raise ValueError(usage)
     parser = _parser("evaluate perplexity", "Bounds on -log p of a text with standard errors; writes a JSON into RUN/results.")
     parser.add_argument("--corpus", help="file, or corpus such as TinyShakespeare; default: that of training")
     parser.add_argument("--split", choices=("train", "validation", "test"), default="validation", help="which part of it")
@@ -136,30 +148,33 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--limit", type=int, help="score only the first rows")
     parser.add_argument("--output", type=Path, help="JSON file; default: RUN/results/perplexity-CORPUS-SPLIT.json")
     options = parser.parse_args(arguments[1:])
+    if options.limit is not None and options.limit < 1:
+        raise ValueError(f"--limit must be >= 1, got {options.limit}")
     schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
     model = _open(options)
     data = _data(model, options)
-    rows = min(len(data.packed(options.split)), options.limit or 10**18)
+    rows = min(len(data.packed(options.split)), options.limit or sys.maxsize)
 
     def batches() -> Iterator[Batch]:
         loader = data.val_dataloader() if options.split == "validation" else data.test_dataloader()
         if options.split == "train":
             loader = data._eval_loader("train")
-        with tqdm(total=rows, desc="scoring", unit="row", file=sys.stderr, leave=False) as bar:
+        left = rows
+        with _bar(total=rows, desc="scoring", unit="row") as bar:
             for batch in loader:
-                keep = rows - bar.n
-                if keep <= 0:
-                    return
-                part = {name: value[:keep].to(options.device) for name, value in batch.items()}
+                part = {name: value[:left].to(options.device) for name, value in batch.items()}
                 yield Batch(**part)
+                left -= len(part["ids"])
                 bar.update(len(part["ids"]))
+                if not left:
+                    return
 
     found = perplexity.measure(model, batches, schedule, options.discrete, options.draws, options.seed)
     print(perplexity.table(found))
     print(f"{found[0].tokens} tokens in {found[0].sequences} rows of {data.corpus.name}, {options.split} split")
     result = {
         "bounds": [bound.as_dict() for bound in found],
-        "data": {**data.provenance(options.split), "split": options.split, "rows": rows},
+        "data": {**data.provenance(options.split), "split": options.split, "rows": rows, "eos": model.tokenizer.eos_token},
         **provenance(model, options.run, options.seed),
     }
     output = options.output or options.run / "results" / f"perplexity-{data.corpus.name}-{options.split}.json".replace("/", "_")

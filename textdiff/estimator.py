@@ -183,7 +183,7 @@ def reconstruction(network: Denoiser, batch: Batch, process: Process, schedule: 
     t = torch.full(batch.ids.shape, JUST_ABOVE_ZERO, dtype=torch.float64, device=batch.ids.device)
     if batch.valid is not None:
         t = torch.where(batch.valid, t, 0.0)
-    z = process.shuffle(batch.ids, t, network.num_tokens, noise.at(-1))
+    z = process.shuffle(batch.ids, t, network.num_tokens, noise.at(-1 - noise.step))  # other draws than those at t
     tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=t.device), t.shape[-1])
     draw = Draw(z, t, torch.zeros_like(t), tiling, 1.0)
     return row_sum(network, batch, draw, Nelbo(), process, schedule)[1]

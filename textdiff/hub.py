@@ -23,7 +23,7 @@ from .prediction import Prediction
 from .process import Process
 from .spec import build, describe
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 
 
 def sha256(path: Path) -> str:
@@ -36,8 +36,11 @@ def write_json(path: Path, content: Any) -> None:
     """Write JSON through a temporary file beside it, so that the file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> Path:
@@ -63,7 +66,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
             "prediction": str(model.prediction),
             "length": model.length,
             "data": model.data,
-            "weights_sha256": sha256(fresh / WEIGHTS),
+            "sha256": {name: sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)},
         }
         (fresh / CONFIG).write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
         for file in sorted(fresh.iterdir(), key=lambda file: (file.name == CONFIG, file.name)):
@@ -80,20 +83,25 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not valid JSON ({error}): the folder is corrupt, write it again") from None
-    ours = config.pop("textdiff", None) if isinstance(config, dict) else None
-    if config.get("model_type") != TransformerConfig.model_type or not isinstance(ours, dict):
-        raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {config.get('model_type')!r})")
-    if missing := {"process", "hyperschedule", "prediction", "length", "weights_sha256"} - ours.keys():
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    ours = config.pop("textdiff", None) if kind == TransformerConfig.model_type else None
+    if not isinstance(ours, dict):
+        raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {kind!r})")
+    if missing := {"process", "hyperschedule", "prediction", "length", "sha256"} - ours.keys():
         raise ValueError(f"{folder / CONFIG} lacks {', '.join(sorted(missing))}: the folder is corrupt, write it again")
     return config, ours
 
 
-def _read_weights(folder: Path, network: TransformerModel, expected: str) -> None:
-    path = folder / WEIGHTS
-    if not path.is_file():
-        raise ValueError(f"{str(folder)!r} holds no {WEIGHTS}: the folder is half-written, copy or write it again")
-    if sha256(path) != expected:
-        raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, copy or write it again")
+def _check_files(folder: Path, expected: dict[str, str]) -> None:
+    for name in (WEIGHTS, TOKENIZER):
+        path = folder / name
+        if not path.is_file():
+            raise ValueError(f"{str(folder)!r} holds no {name}: the folder is half-written, copy or write it again")
+        if sha256(path) != expected.get(name):
+            raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write it again")
+
+
+def _read_weights(path: Path, network: TransformerModel) -> None:
     try:
         state = load_file(path)
         network.load_state_dict(state, strict=True)
@@ -111,8 +119,9 @@ def load(folder: str | Path) -> Model:
     """
     folder = Path(folder)
     config, ours = _read_config(folder)
+    _check_files(folder, ours["sha256"])
     network = TransformerModel(TransformerConfig.from_dict(config))
-    _read_weights(folder, network, ours["weights_sha256"])
+    _read_weights(folder / WEIGHTS, network)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:

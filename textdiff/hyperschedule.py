@@ -121,7 +121,7 @@ class Hyperschedule:
 
 
 def _positive(name: str, value: int) -> None:
-    if int(value) != value or value < 1:
+    if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -36,6 +38,8 @@ NOISE = (  # of Lightning's, about what is meant as it is
     "isinstance.treespec, LeafSpec",
     "Checkpoint directory .* exists and is not empty",
     "LightningCLI's args parameter is intended",
+    "WeightAveraging callback, but loading a checkpoint outside",
+    "The dirpath has changed from",
 )
 
 
@@ -58,9 +62,9 @@ class TextDiffusionCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {"checkpoint.save_last": True, "checkpoint.filename": "step-{step}", "checkpoint.auto_insert_metric_name": False}
-        )
+        checkpoint = {"save_last": True, "filename": "step-{step}", "auto_insert_metric_name": False}
+        checkpoint["enable_version_counter"] = False  # else last.ckpt would stay that of the first training in this folder
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in checkpoint.items()})
 
     def before_instantiate_classes(self) -> None:
         """Put the checkpoints into the run folder."""
@@ -79,8 +83,28 @@ class TextDiffusionCLI(LightningCLI):
             kwargs["logger"] = loggers if self.subcommand == "fit" else False
         return super().instantiate_trainer(**kwargs)
 
+    def _parse_ckpt_path(self) -> None:
+        """The config alone says what is built; Lightning would let the checkpoint overrule it, options of this command too."""
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and Path(path).is_file():
+            try:
+                torch.load(path, weights_only=True, map_location="meta")
+            except Exception as error:  # torch raises whatever the broken bytes lead to
+                raise ValueError(f"{path} cannot be read as a checkpoint ({error}): corrupt or half-written?") from None
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train; a new run folder is removed again if not even one step could be made."""
+        run = Path(self.trainer.default_root_dir)
+        fresh = not run.exists()
+        try:
+            self.trainer.fit(model, **kwargs)
+        except Exception:
+            if fresh and self.trainer.global_step == 0:
+                shutil.rmtree(run, ignore_errors=True)
+            raise
+
     def before_fit(self) -> None:
-        """Read the data before anything is written: an unreadable corpus leaves nothing behind."""
+        """Read the data before anything is written."""
         data: TextData = self.datamodule
         data.tokenizer  # noqa: B018 - built on first use
         if not data.corpus.streaming:
@@ -88,11 +112,17 @@ class TextDiffusionCLI(LightningCLI):
         if self.trainer.limit_val_batches:
             data.packed("validation")
 
+    def before_predict(self) -> None:
+        """An untrained network fills in nothing of use."""
+        if self.config.predict.ckpt_path is None:
+            raise ValueError("predict needs a trained network: give --ckpt_path RUN/checkpoints/last.ckpt")
+
     def after_predict(self) -> None:
         """Print the filled texts and keep them in the run folder."""
         texts = [text for batch in self.trainer.predict_loop.predictions or [] for text in batch]
         print("\n".join(texts))
         path = Path(self.trainer.default_root_dir) / "predictions.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
 
 

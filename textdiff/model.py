@@ -91,7 +91,7 @@ class Model:
         ids, N = self.encode(prompt), self.network.num_tokens
         if length is None:
             length = len(ids) if (ids == N).any() else max(self.length, len(ids) + 1)
-        if len(ids) > length:
+        if not max(len(ids), 1) <= length:
             raise ValueError(f"the prompt has {len(ids)} tokens but length is {length}: shorten it or raise length")
         return torch.cat([ids, torch.full((length - len(ids),), N)])
 
@@ -105,6 +105,7 @@ class Model:
         temperature: float = 1.0,
         seed: int | torch.Generator = 0,
         batch_size: int = 16,
+        first: int = 0,
         on_call: Callable[[int, int, Tensor], None] | None = None,
     ) -> Samples:
         """Draw texts; the default draws exactly from the model whose T-step bound `evaluate perplexity --discrete` reports.
@@ -118,6 +119,7 @@ class Model:
             temperature: divides the logits of the distribution that is drawn; 1 is the model's own law.
             seed: key of all draws; a sample depends on it, its prompt and its number, not on the batch it sits in.
             batch_size: sequences per network call.
+            first: number of the first sample, for a caller that asks for one part after the other.
             on_call: called as (call, calls, tokens so far [B, L]) after every network call.
 
         Raises:
@@ -133,7 +135,7 @@ class Model:
         ids: list[Tensor] = [torch.empty(0)] * len(given)
         nfe = 0
         for rows in _batches(given, batch_size):
-            noise = Noise(key, torch.tensor(rows, device=self.device))
+            noise = Noise(key, first + torch.tensor(rows, device=self.device))
             batch = torch.stack([given[row] for row in rows]).to(self.device)
             done = denoise(self.network, self.process, schedule, sampler, noise, batch, warp, on_call)
             nfe = max(nfe, done.nfe)

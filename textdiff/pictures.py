@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,22 +33,23 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _title(schedule: Hyperschedule, L: int) -> str:
-    rho = schedule.rho(L)
-    return f"{schedule}: {schedule.calls(L)} calls for {L} tokens, ω = {schedule.omega(L)}, ρ = {float(rho):.3g}"
+    name = textwrap.shorten(str(schedule), 60, placeholder=" …)")
+    return f"{name}\n{schedule.calls(L)} calls for {L} tokens, ω = {schedule.omega(L)}, ρ = {float(schedule.rho(L)):.3g}"
 
 
 def matrix(schedule: Hyperschedule, L: int) -> Figure:
-    """Level of every position (columns) at every step (rows): gold settled, grey worthless, blues in between."""
-    from matplotlib.colors import LinearSegmentedColormap
+    """Level of every position (columns) at every step (rows): gold settled, grey full noise, blues in between."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
 
-    table = levels(schedule, L).double() / schedule.T
-    colours = LinearSegmentedColormap.from_list("level", ["#e8b93f", "#cfe1f2", "#08519c", "#4d4d4d"])
+    table, T = levels(schedule, L), schedule.T
+    colours = ListedColormap(["#e8b93f", *colormaps["Blues"](torch.linspace(0.2, 0.9, T - 1).numpy()), "#4d4d4d"])
     figure = _figure(7, 1.4 + 5 * min(1.0, max(0.3, table.shape[0] / max(L, 1))))
     axes = figure.add_subplot()
-    image = axes.imshow(table, cmap=colours, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    image = axes.imshow(table, cmap=colours, vmin=0, vmax=T, aspect="auto", interpolation="nearest")
     axes.set(xlabel="position i", ylabel="step k", title=_title(schedule, L))
     axes.title.set_fontsize(9)
-    bar = figure.colorbar(image, ax=axes, label="noise level τ/T", ticks=[0, 0.5, 1])
+    bar = figure.colorbar(image, ax=axes, label="noise level τ/T", ticks=[0, T / 2, T])
     bar.ax.set_yticklabels(["0 settled", "½", "1 noise"])
     return figure
 
@@ -62,7 +64,7 @@ def steps(schedule: Hyperschedule, L: int) -> Figure:
     if table.numel() > MAX_CELLS:
         raise ValueError(f"{table.numel()} bars are too many to see: draw at most {MAX_CELLS}, with a smaller L or fewer levels")
     figure = _figure(7, 6)
-    axes = figure.add_subplot(projection="3d")
+    axes = figure.add_subplot(projection="3d", box_aspect=(4, 4, 2.5))
     k, i = torch.meshgrid(torch.arange(len(table)), torch.arange(L), indexing="ij")
     height = table.flatten().double()
     from matplotlib import colormaps
@@ -72,7 +74,8 @@ def steps(schedule: Hyperschedule, L: int) -> Figure:
     axes.bar3d(i.flatten()[seen], k.flatten()[seen], 0, 1, 1, height[seen], color=shade, shade=True, edgecolor="#00000022")
     axes.set(xlabel="position i", ylabel="step k", zlabel="level τ", title=_title(schedule, L))
     axes.title.set_fontsize(9)
-    axes.view_init(elev=35, azim=-60)
+    axes.zaxis.get_major_locator().set_params(integer=True)
+    axes.view_init(elev=35, azim=130)  # from the settled side, where the steps go down
     return figure
 
 
@@ -104,5 +107,7 @@ def curves(run: Path, entropy: float | None = None, uniform: float | None = None
                 f"{label} {value:.2f}", (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
             )
     axes.set(xlabel="step", ylabel="nats per token", title=f"training of {run.name}", ylim=(0, None))
-    axes.legend(fontsize=8, frameon=False)
+    axes.set_ylim(top=axes.get_ylim()[1] * 1.06)  # room for a label above the highest line
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, frameon=False)
     return figure

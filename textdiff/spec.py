@@ -50,8 +50,8 @@ def build(value: Any, base: type[T]) -> T:
         raise ValueError(f"{cls.__name__} takes no argument {', '.join(unknown)}; it takes {', '.join(sorted(fields))}")
     try:
         return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in arguments.items()})
-    except TypeError as error:  # a missing argument
-        raise ValueError(str(error)) from None
+    except (TypeError, ValueError) as error:  # a missing argument, a value out of range
+        raise ValueError(f"{cls.__name__}: {error}") from None
 
 
 def descendants(base: type[T]) -> list[type[T]]:

@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 
 from .estimator import Batch, Estimator, Stratified, bounds, least_variance, row_sum, sequence_nats
 from .hyperschedule import Flat, Hyperschedule
-from .model import Model, check_tokenizer
+from .model import MASK_TEXT, Model, check_tokenizer
 from .network import Architecture, Transformer, TransformerModel
 from .noise import Noise, Stream, uniform
 from .objective import Nelbo, Objective
@@ -104,6 +104,18 @@ class TextDiffusion(LightningModule):
         """Keep plain values only: `weights_only` loading works, and a fresh process can rebuild the module."""
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.hparams_plain
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another network or tokenizer, and say what differs."""
+        saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        if "network" not in saved:
+            raise ValueError("this checkpoint is not one that textdiff wrote")
+        if self._trainer is not None:
+            check_tokenizer(self.trainer.datamodule.tokenizer, saved["num_tokens"])  # type: ignore[attr-defined]
+        theirs, ours = _shape(saved["network"], saved["process"]), _shape(self.architecture, self.process)
+        differ = [f"{name} {theirs[name]} here {ours.get(name)}" for name in theirs if theirs[name] != ours.get(name)]
+        if differ:
+            raise ValueError(f"the checkpoint holds a network of another architecture: {', '.join(differ)}; use its config.yaml")
+
     def model(self) -> Model:
         """What is saved and sampled: the network with all that belongs to it."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -134,7 +146,7 @@ class TextDiffusion(LightningModule):
         total, _values = row_sum(self.network, sequences, draw, self.objective, self.process, self.hyperschedule)
         loss = total / sequences.ids.numel()
         if not loss.detach().isfinite():
-            raise ValueError(f"the loss is {float(loss)} at step {self.global_step}: lower lr or clip gradients")
+            raise ValueError(f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients")
         self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids), sync_dist=True)
         return loss
 
@@ -170,9 +182,26 @@ class TextDiffusion(LightningModule):
         """Log the means over all tokens."""
         self._report("test")
 
-    def predict_step(self, batch: list[str], _: int) -> list[str]:
-        """Fill `[MASK]` in a batch of texts."""
-        return self.model().generate(batch, sampler=self.sampler, seed=self.seed).texts
+    def predict_step(self, batch: list[str], index: int) -> list[str]:
+        """Fill `[MASK]` in a batch of texts; texts without one stay as they are."""
+        first = index * self.trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        model = self.model()
+        return [
+            model.generate(text, sampler=self.sampler, seed=self.seed, first=first + row).texts[0] if MASK_TEXT in text else text
+            for row, text in enumerate(batch)
+        ]
+
+    def _steps(self) -> int:
+        """Steps of the whole training; Lightning's own estimate would start the data loader before a resume has set its place."""
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+        if not data.corpus.streaming and trainer.max_epochs >= 0:
+            limit, batches = trainer.limit_train_batches, len(data.packed("train")) // data.batch_size
+            batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+            steps = min(steps, trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches))
+        if steps == math.inf:
+            raise ValueError("the cosine of the learning rate needs an end: set trainer.max_steps")
+        return int(steps)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW (decay on matrices only) with linear warm-up and a cosine down to final_lr · lr."""
@@ -180,7 +209,8 @@ class TextDiffusion(LightningModule):
         others = [p for p in self.parameters() if p.ndim < 2]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
-        steps = max(int(self.trainer.estimated_stepping_batches), self.warmup + 1)
+        optimizer._step_supports_amp_scaling = False  # else Lightning refuses to clip gradients under mixed precision
+        steps = max(self._steps(), self.warmup + 1)
 
         def share(step: int) -> float:
             if step < self.warmup:
@@ -190,3 +220,10 @@ class TextDiffusion(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _shape(network: Any, process: Any) -> dict[str, Any]:
+    """What decides which weights a network has and what they mean."""
+    arguments = describe(build(network, Architecture))["init_args"]
+    kept = {name: value for name, value in arguments.items() if name not in ("dropout", "attention", "checkpoint")}
+    return {**kept, "sees t": build(process, Process).conditioned}  # type: ignore[type-abstract]

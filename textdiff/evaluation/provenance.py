@@ -32,7 +32,7 @@ def _git_revision() -> str | None:
 def provenance(model: Model, run: Path, seed: int) -> dict[str, Any]:
     """Model, weights, code and versions as plain values."""
     return {
-        "run": run.name,
+        "run": run.resolve().name,
         "weights_sha256": sha256(run / WEIGHTS),
         "config_sha256": sha256(run / CONFIG),
         "process": describe(model.process),

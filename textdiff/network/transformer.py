@@ -39,10 +39,6 @@ class TransformerConfig(PreTrainedConfig):
         attention: str = "sdpa",
         **kwargs: object,
     ):
-        if width % (2 * heads):
-            raise ValueError(f"width must be a multiple of 2 * heads (RoPE turns pairs), got width={width}, heads={heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
         self.tie, self.dropout, self.shifted, self.conditioned, self.bos = tie, dropout, shifted, conditioned, bos
         self.attention = attention
@@ -73,9 +69,22 @@ class Transformer(Architecture):
     attention: Literal["sdpa", "flex", "flash"] = "sdpa"
     checkpoint: bool = False
 
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width must be a multiple of 2 * heads (RoPE turns pairs), got width={self.width}, heads={self.heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.layout not in ("aligned", "shifted"):
+            raise ValueError(f"layout must be 'aligned' or 'shifted', got {self.layout!r}")
+        check_backend(self.attention)
+
     def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerModel:
         """The untrained network over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
-        check_backend(self.attention)
         network = TransformerModel(
             TransformerConfig(
                 num_tokens=num_tokens,

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..family import Process
 from ..noise import Noise, Stream, categorical
 from ..prediction import add_at_own, own_token_shift, posterior_logits
-from ..process import Process
 from .ancestral import Ancestral
 from .base import Sampler, draw_visible, reverse_step, unmasks
 from .filters import Filter, identity

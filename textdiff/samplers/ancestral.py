@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..family import Process
 from ..noise import Noise
-from ..process import Process
 from .base import Sampler, reverse_step, unmasks
 from .filters import Filter, identity
 

@@ -1,0 +1,287 @@
+"""Measured bounds: unbiased, with the right error bar, independent of the batch; and the command that writes them."""
+
+import json
+import math
+import shutil
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+
+import textdiff
+from textdiff.cli import main
+from textdiff.data import Files, TextData
+from textdiff.estimator import Batch, Stratified, sequence_nats
+from textdiff.evaluation import perplexity
+from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
+from textdiff.model import Model
+from textdiff.noise import Noise
+from textdiff.objective import Nelbo
+from textdiff.prediction import Prediction
+
+MODELS = sorted(path.stem for path in tiny.CONFIGS.glob("model/*.yaml"))
+
+
+def data(batch_size=8, **options):
+    made = TextData(Files(*[str(tiny.text())] * 3), length=16, batch_size=batch_size, **options)
+    made.tokenizer = textdiff.load(tiny.run()).tokenizer
+    return made
+
+
+def rows(count, batch_size=8, **options):
+    """`measure`'s batches: the first rows of the validation split."""
+
+    def batches():
+        left = count
+        for batch in data(batch_size, **options).val_dataloader():
+            part = {name: value[:left] for name, value in batch.items()}
+            left -= len(part["ids"])
+            yield Batch(**part)
+            if not left:
+                return
+
+    return batches
+
+
+def untrained(name, scale=0.0, **options):
+    """The toy of a file in configs/model; `scale` perturbs it, so that its predictions differ from place to place."""
+    torch.manual_seed(0)
+    tokenizer = textdiff.load(tiny.run()).tokenizer
+    made = tiny.module(name, len(tokenizer), bos=tokenizer.bos_token_id)
+    with torch.no_grad():
+        for parameter in made.network.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    network, schedule = made.network.eval(), options.pop("hyperschedule", made.hyperschedule)
+    return Model(network, made.process, schedule, tokenizer, 16, made.objective.prediction)
+
+
+def measured(model, count=8, batch_size=8, **options):
+    return {b.name.split(":")[0]: b for b in perplexity.measure(model, rows(count, batch_size), **options)}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_untrained_network_is_at_log_n(name):
+    model = untrained(name)
+    for discrete in (False, True) if model.prediction == Prediction.CAVITY else (False,):
+        for bound in measured(model, 32, draws=32, discrete=discrete).values():
+            assert bound.standard_error < (1.0 if name == "gidd" else 0.3)  # heavy tails near t = 0
+            assert abs(bound.nats - math.log(model.network.num_tokens)) < 5 * bound.standard_error + 1e-4, bound
+
+
+def test_autoregression_is_the_cross_entropy():
+    """Computed again with nothing of textdiff but the network: shift, causal pass, cross-entropy."""
+    model = untrained("ar", 0.3)
+    ids = torch.cat([batch.ids for batch in rows(8)()])
+    begin = torch.full((len(ids), 1), model.tokenizer.bos_token_id)
+    logits = model.network(torch.cat([begin, ids[:, :-1]], 1))
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1).double(), ids.flatten()).item()
+    (bound,) = measured(model).values()
+    assert bound.nats == pytest.approx(expected, rel=1e-6)
+    assert (bound.estimator, bound.standard_error, bound.draws) == ("exact chain rule", 0.0, 1)
+    assert bound.perplexity == pytest.approx(math.exp(expected), rel=1e-5) and bound.bits == bound.nats / math.log(2)
+
+
+def test_which_bounds_are_stated():
+    assert set(measured(untrained("epsilon"), 2, draws=2)) == {"NELBO", "B1", "B2"}
+    assert set(measured(untrained("epsilon"), 2, draws=2, discrete=True)) == {"NELBO", "B1", "B2"}
+    for name in ("mdlm", "udlm", "gidd", "gamma", "gamma_score", "epsilon_smooth"):
+        assert set(measured(untrained(name), 2, draws=2)) == {"NELBO"}
+
+
+@pytest.mark.parametrize(
+    "name, options, expected",
+    [
+        ("mdlm", {}, "mask count, continuous time"),
+        ("udlm", {}, "stratified, continuous time"),
+        ("mdlm", {"discrete": True}, "stratified, 64-step"),
+        ("gidd", {"hyperschedule": Block(4, 5)}, "stratified, 5-step"),
+    ],
+)
+def test_the_estimator_is_named(name, options, expected):
+    (bound,) = measured(untrained(name), 2, draws=2, **options).values()
+    assert bound.estimator == expected and bound.draws == 2 and bound.sequences == 2 and bound.tokens == 32
+    assert bound.hyperschedule == str(options.get("hyperschedule", Flat(64)))
+
+
+@pytest.mark.parametrize("name", ["epsilon", "gidd", "gamma_score", "ar"])
+def test_results_do_not_depend_on_the_batch(name):
+    model = untrained(name, 0.3)
+    one, seven = (measured(model, 9, size, draws=4) for size in (1, 7))
+    for key in one:
+        assert one[key].nats == pytest.approx(seven[key].nats, rel=1e-6)
+        assert one[key].standard_error == pytest.approx(seven[key].standard_error, rel=1e-4, abs=1e-12)
+        assert one[key].tokens == seven[key].tokens == 9 * 16
+
+
+def test_in_float64_results_do_not_depend_on_the_batch_at_all():
+    model = untrained("gamma", 0.3)
+    model.network.double()
+    one, seven = (measured(model, 9, size, draws=4)["NELBO"].nats for size in (1, 7))
+    assert one == pytest.approx(seven, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("epsilon", {}),
+        ("udlm", {}),
+        ("gidd", {"hyperschedule": Slide(4, 1)}),
+        ("mdlm", {"discrete": True, "hyperschedule": Flat(4)}),
+    ],
+    ids=str,
+)
+def test_the_standard_error_is_right(name, options):
+    """Over 200 seeds the spread of the estimates is what they state: a χ² test, and the stated variance varies itself."""
+    model, seeds = untrained(name, 0.4), 200
+    found = [measured(model, 4, draws=4, seed=seed, **options) for seed in range(seeds)]
+    for key in found[0]:
+        nats = torch.tensor([bounds[key].nats for bounds in found], dtype=torch.float64)
+        stated = torch.tensor([bounds[key].standard_error ** 2 for bounds in found], dtype=torch.float64)
+        uncertain = math.sqrt(2 / (seeds - 1) + float(stated.var() / stated.mean() ** 2) / seeds)
+        assert abs(math.log(float(nats.var() / stated.mean()))) < 4 * uncertain, key
+
+
+def test_loss_and_bound_agree():
+    """The loss of a NELBO objective is a draw of what is measured: for every schedule, their means meet."""
+    for name, schedule in (("udlm", Flat(4)), ("mdlm", Block(4, 4)), ("gidd", Slide(4, 2)), ("epsilon_smooth", QuenchedAR())):
+        model = untrained(name, 0.3, hyperschedule=schedule)
+        (batch,) = rows(8)()
+        draws = torch.tensor(
+            [
+                float(
+                    sequence_nats(
+                        model.network,
+                        replace(batch, slot=batch.slot + 8 * step),
+                        model.process,
+                        schedule,
+                        Nelbo(),
+                        Stratified(),
+                        Noise(7, batch.slot + 8 * step),
+                    ).sum()
+                )
+                for step in range(150)
+            ]
+        ) / (8 * 16)
+        bound = measured(model, draws=32)["NELBO"]
+        error = math.hypot(float(draws.std()) / math.sqrt(len(draws)), bound.standard_error)
+        assert abs(float(draws.mean()) - bound.nats) < 4.5 * error + 1e-5, name
+
+
+def test_draws_are_checked():
+    for draws in (0, 1, 3, 130, -2):
+        with pytest.raises(ValueError, match="draws must be an even number in 2"):
+            measured(untrained("mdlm"), 2, draws=draws)
+
+
+def test_entropy_of_counts():
+    assert perplexity.unigram_entropy(torch.tensor([1, 1, 2, 0])) == pytest.approx(1.5 * math.log(2))
+
+
+# --- the command
+
+
+@pytest.fixture
+def run(tmp_path):
+    return shutil.copytree(tiny.run(), tmp_path / "run", ignore=shutil.ignore_patterns("results"))
+
+
+def evaluate(run, *words):
+    """The JSON that the command writes."""
+    main(["evaluate", "perplexity", str(run), "--draws", "2", "--limit", "6", "--output", str(run / "out.json"), *words])
+    return json.loads((run / "out.json").read_text())
+
+
+def test_the_json_says_where_the_number_comes_from(run, capsys):
+    main(["evaluate", "perplexity", str(run), "--seed", "3"])
+    (path,) = (run / "results").iterdir()
+    assert path.name == "perplexity-Files-validation.json"
+    found = json.loads(path.read_text())
+    names = [bound["name"].split(":")[0] for bound in found["bounds"]]
+    assert names == ["NELBO", "B1", "B2"] and found["bounds"][0]["tokens"] == found["data"]["rows"] * 16
+    for field in ("process", "hyperschedule", "estimator", "nats", "bits", "perplexity", "standard_error", "draws", "sequences"):
+        assert field in found["bounds"][0]
+    assert found["data"].keys() >= {"corpus", "revision", "sha256", "split", "tokenizer", "length", "documents", "padding", "eos"}
+    assert found["weights_sha256"] == textdiff.hub.sha256(run / "model.safetensors")
+    assert (found["dtype"], found["device"], found["seed"], found["run"]) == ("float32", "cpu", 3, "run")
+    assert found["versions"]["torch"] == torch.__version__ and found["textdiff"] == textdiff.__version__
+    assert found["process"]["class_path"] == "textdiff.process.EpsilonHybrid"
+    printed = capsys.readouterr().out
+    assert f"{found['bounds'][0]['nats']:.4f}" in printed and str(path) in printed
+
+
+def test_the_command_does_not_depend_on_the_batch(run):
+    one, four = (evaluate(run, "--batch-size", size)["bounds"] for size in ("1", "4"))
+    for a, b in zip(one, four, strict=True):
+        assert a["nats"] == pytest.approx(b["nats"], rel=1e-6) and a["tokens"] == b["tokens"] == 96
+    other = evaluate(run, "--seed", "1")["bounds"]
+    assert other[0]["nats"] != one[0]["nats"]
+
+
+def test_corpora_of_the_command(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": tiny.LINE}) + "\n" for _ in range(3)))
+    (tmp_path / "a.txt").write_text(tiny.LINE * 3)
+    for word, corpus in (("a.jsonl", "Files"), ("a.txt", "Files")):
+        found = evaluate(run, "--corpus", str(tmp_path / word), "--split", "train")
+        assert found["data"]["corpus"] == corpus and found["data"]["source"] == [str(tmp_path / word)]
+    found = evaluate(run, "--corpus", "TinyShakespeare", "--split", "test", "--length", "8")
+    assert found["data"]["corpus"] == "TinyShakespeare" and found["bounds"][0]["tokens"] == 48
+    assert (found["data"]["split"], found["data"]["length"]) == ("test", 8)
+
+
+def test_schedules_of_the_command(run):
+    assert evaluate(run, "--discrete")["bounds"][0]["estimator"] == "stratified, 64-step"
+    found = evaluate(run, "--hyperschedule", "Block(4, 2)")["bounds"][0]
+    assert (found["hyperschedule"], found["estimator"]) == ("Block(width=4, levels=2)", "stratified, 2-step")
+
+
+def test_autoregression_through_the_command():
+    run = tiny.run("ar")
+    found = evaluate(run)
+    (bound,) = found["bounds"]
+    assert (bound["name"], bound["estimator"], bound["standard_error"]) == ("exact -log p", "exact chain rule", 0.0)
+    assert bound["nats"] < math.log(32)
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--corpus", "nope.txt"], "there is no corpus 'nope.txt': give a .txt"),
+        (["--corpus", "."], "there is no corpus"),
+        (["--corpus", "Nope(1)"], "there is no corpus"),
+        (["--corpus", "empty.txt"], "holds no text"),
+        (["--corpus", "bad.txt"], "not UTF-8"),
+        (["--corpus", "bad.jsonl"], "line 1 is not JSON"),
+        (["--corpus", "Files(nope=1)"], "takes no argument nope"),
+        (["--split", "nope"], "invalid choice"),
+        (["--draws", "3"], "draws must be an even number"),
+        (["--limit", "0"], "--limit must be >= 1"),
+        (["--limit", "-1"], "--limit must be >= 1"),
+        (["--length", "0"], "length must be at least 1"),
+        (["--batch-size", "0"], "--batch-size must be >= 1"),
+        (["--device", "nope"], "--device nope cannot be used"),
+        (["--hyperschedule", "Nope"], "unknown hyperschedule"),
+        (["--draw", "2"], "unrecognized arguments"),
+        (["--output", "run"], "Is a directory"),
+    ],
+)
+def test_errors_leave_nothing_behind(run, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe")
+    (tmp_path / "bad.jsonl").write_text("{")
+    before = sorted(tmp_path.rglob("*"))
+    assert message in tiny.refused(capsys, ["evaluate", "perplexity", str(run), "--limit", "4", *words])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_schedule_that_the_layout_cannot_follow(capsys):
+    message = tiny.refused(capsys, ["evaluate", "perplexity", str(tiny.run("ar")), "--hyperschedule", "Flat(4)"])
+    assert "shifted layout follows QuenchedAR only" in message
+
+
+def test_help_and_usage(capsys):
+    main(["evaluate", "--help"])
+    assert "usage: textdiff evaluate perplexity RUN" in capsys.readouterr().out
+    for words in ([], ["nope"]):
+        assert "usage: textdiff evaluate perplexity RUN" in tiny.refused(capsys, ["evaluate", *words])

@@ -1,0 +1,113 @@
+"""Plain values <-> objects: what config files, checkpoints and the command line share."""
+
+import dataclasses
+import json
+
+import pytest
+
+from textdiff import spec
+from textdiff.data import BPE, Characters, Corpus, Files, HubDataset, PretrainedTokenizer, TinyShakespeare
+from textdiff.estimator import Estimator, MaskCount, Stratified
+from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide, StartSteps, TightBlock
+from textdiff.network import Architecture, Transformer
+from textdiff.objective import Nelbo, Objective, PublishedScoreEntropy, ScoreEntropy, WeightedCrossEntropy
+from textdiff.process import (
+    GIDD,
+    Absorbing,
+    EpsilonHybrid,
+    GammaHybrid,
+    GammaHybridMaskClock,
+    Process,
+    SmoothEpsilonHybrid,
+    Uniform,
+)
+from textdiff.samplers import ACS, Ancestral, PublishedACS, Sampler
+
+OBJECTS = {
+    Process: [
+        Absorbing(),
+        Uniform(),
+        GammaHybrid(0.3, 0.01),
+        GammaHybridMaskClock(0.2),
+        EpsilonHybrid(0.02),
+        SmoothEpsilonHybrid(0.02, 6.0),
+        GIDD(0.3, 0.5),
+    ],
+    Hyperschedule: [QuenchedAR(), Flat(3), Block(2, 5), TightBlock(2, 3), Slide(5, "3/2"), StartSteps(2, (0, 3, 1))],
+    Objective: [Nelbo(), WeightedCrossEntropy(0.5), ScoreEntropy(), PublishedScoreEntropy()],
+    Sampler: [Ancestral(), ACS(eta=0.1), ACS(rate=2.0), PublishedACS(0.1)],
+    Estimator: [Stratified(), Stratified(True), MaskCount()],
+    Architecture: [Transformer(layers=1, width=8, heads=2, layout="shifted")],
+    Corpus: [TinyShakespeare(), Files("a.txt", ["b.txt", "c.txt"]), HubDataset("x", streaming=True)],
+}
+CASES = [(base, value) for base, values in OBJECTS.items() for value in values]
+
+
+@pytest.mark.parametrize("base, value", CASES, ids=str)
+def test_a_round_trip_gives_the_same_object(base, value):
+    plain = json.loads(json.dumps(spec.describe(value)))
+    again = spec.build(plain, base)
+    assert spec.describe(again) == spec.describe(value)
+    assert base is Corpus or again == value  # a list of files comes back as a tuple
+    assert spec.build(value, base) is value
+
+
+@pytest.mark.parametrize("base, value", [case for case in CASES if case[0] is not Architecture], ids=str)
+def test_the_command_line_reads_what_str_writes(base, value):
+    assert spec.parse(str(value), base) == value or base is Corpus
+    positional = ", ".join(repr(getattr(value, f.name)) for f in dataclasses.fields(value))
+    assert spec.describe(spec.parse(f" {type(value).__name__}({positional}) ", base)) == spec.describe(value)
+
+
+def test_every_class_has_a_case():
+    for base, values in OBJECTS.items():
+        assert {type(value).__name__ for value in values} == set(spec.names(base)), base
+
+
+@pytest.mark.parametrize("spec_value", [BPE(300), Characters(), PretrainedTokenizer("x")], ids=str)
+def test_tokenizers_are_described(spec_value):
+    from textdiff.data import TokenizerSpec
+
+    assert spec.build(spec.describe(spec_value), TokenizerSpec) == spec_value
+
+
+@pytest.mark.parametrize(
+    "value, message",
+    [
+        ("Flat", "expected {class_path, init_args}"),
+        ({"class_path": 3}, "expected {class_path, init_args}"),
+        ({"class_path": "os.system", "init_args": {"command": "true"}}, "not a class of textdiff"),
+        ({"class_path": "textdiffx.Flat"}, "not a class of textdiff"),
+        ({"class_path": "textdiff.hyperschedule.Nope"}, "there is no class"),
+        ({"class_path": "textdiff.nope.Flat"}, "there is no class"),
+        ({"class_path": "textdiff.process.Absorbing"}, "not a Hyperschedule; known: Block, Flat"),
+        ({"class_path": "textdiff.hyperschedule.same_visibility"}, "not a Hyperschedule"),
+        ({"class_path": "textdiff.hyperschedule.Flat", "init_args": {"nope": 1}}, "takes no argument nope; it takes levels"),
+        ({"class_path": "textdiff.hyperschedule.Flat", "init_args": {"levels": 0}}, "levels must be an integer >= 1"),
+        ({"class_path": "textdiff.hyperschedule.StartSteps"}, "StartSteps: .*missing"),
+    ],
+)
+def test_what_cannot_be_built_is_refused(value, message):
+    with pytest.raises(ValueError, match=message):
+        spec.build(value, Hyperschedule)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("Nope", "unknown hyperschedule 'Nope': expected .* one of: Block, Flat"),
+        ("Flat(", "cannot read 'Flat\\('"),
+        ("Flat(levels)", "cannot read"),
+        ("__import__('os').system('true')", "unknown hyperschedule"),
+        ("Flat(1, 2)", "at most 1 argument"),
+        ("Flat(level=2)", "takes no argument level"),
+        ("Flat(0)", "levels must be"),
+        ("Flat('a')", "Flat: "),
+        ("Hyperschedule", "unknown hyperschedule"),
+        ("Slide(4, 0.5)", "got the float 0.5"),
+        ("", "cannot read ''"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        spec.parse(text, Hyperschedule)
