@@ -163,7 +163,15 @@ def memory(name: str, options: argparse.Namespace) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("layers", 6), ("width", 256), ("heads", 4), ("length", 256), ("vocabulary", 50257), ("batch", 8), ("rounds", 6)):
+    for name, value in (
+        ("layers", 6),
+        ("width", 256),
+        ("heads", 4),
+        ("length", 256),
+        ("vocabulary", 50257),
+        ("batch", 8),
+        ("rounds", 6),
+    ):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--attention", default="sdpa", help="kernel of our cases")
@@ -188,11 +196,15 @@ def main() -> None:
     runners.clear()
     for name in names:
         print(f"\rmemory: {name:<30}", end="", file=sys.stderr, flush=True)
-        child = subprocess.run([sys.executable, __file__, *sys.argv[1:], "--memory-of", name], capture_output=True, text=True, check=True)
+        child = subprocess.run(
+            [sys.executable, __file__, *sys.argv[1:], "--memory-of", name], capture_output=True, text=True, check=True
+        )
         rows[name]["memory_gb"] = float(child.stdout.split()[-1]) / 1e9
     print(file=sys.stderr)
     base = rows["GPT-2"]["tokens_per_second"]
-    print(f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'supervised/s':>13} {'memory GB':>10} {'body':>6} {'head':>6} {'optim.':>7}")
+    print(
+        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'supervised/s':>13} {'memory GB':>10} {'body':>6} {'head':>6} {'optim.':>7}"
+    )
     for name, row in rows.items():
         row["ratio"] = row["tokens_per_second"] / base
         shares = " ".join(f"{100 * row[part]:5.0f}%" for part in ("body", "head", "optimizer"))
@@ -201,7 +213,11 @@ def main() -> None:
             f"{row['memory_gb']:10.2f} {shares}"
         )
     settings = {key: str(value) for key, value in vars(options).items() if key not in ("memory_of", "output")}
-    machine = {"machine": platform.processor() or platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+    machine = {
+        "machine": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
     options.output.write_text(json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False) + "\n")
 
 

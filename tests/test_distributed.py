@@ -24,9 +24,19 @@ def fit(run: Path, model: str, *options: str) -> None:
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "textdiff", "fit"]
     command += ["--config", str(CONFIGS / "trainer/quick.yaml"), "--config", str(CONFIGS / "data/tinyshakespeare.yaml")]
-    command += ["--config", str(CONFIGS / f"model/{model}.yaml"), f"--trainer.default_root_dir={run}", "--trainer.accelerator=cpu"]
+    command += [
+        "--config",
+        str(CONFIGS / f"model/{model}.yaml"),
+        f"--trainer.default_root_dir={run}",
+        "--trainer.accelerator=cpu",
+    ]
     command += ["--model.network.layers=1", "--model.network.width=16", "--model.network.heads=2", "--data.length=16"]
-    command += ["--data.batch_size=8", "--trainer.val_check_interval=4", "--trainer.limit_val_batches=2", "--trainer.log_every_n_steps=1"]
+    command += [
+        "--data.batch_size=8",
+        "--trainer.val_check_interval=4",
+        "--trainer.limit_val_batches=2",
+        "--trainer.log_every_n_steps=1",
+    ]
     command += ["--trainer.enable_progress_bar=false", *options]
     environment = os.environ | {"MASTER_PORT": port, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

@@ -147,7 +147,8 @@ def test_23_mask_count_per_block_and_fine_steps_agree(layout, process):
 
 
 @pytest.mark.parametrize(("layout", "schedule"), [("aligned", Block(4, 2)), ("shifted", Block(4, 2)), ("shifted", QuenchedAR()),
-                                                  ("aligned", Slide(4, 2)), ("shifted", Slide(4, 2)), ("aligned", Flat(2))], ids=str)  # fmt: skip
+                                                  ("aligned", Slide(4, 2)), ("shifted", Slide(4, 2)), ("aligned", Flat(2))], ids=str,
+)  # fmt: skip
 def test_documents_and_ignored_padding_stay_apart(layout, schedule):
     net = network(layout)
     x, z, t, tiling = noisy(schedule, torch.zeros(B, 1, dtype=torch.int64))

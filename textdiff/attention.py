@@ -35,6 +35,15 @@ class Visibility:
     among: Tensor | None = None
     window: Tensor | None = None
 
+    def dense(self, R: int, device: torch.device | None = None) -> Tensor:
+        """The whole as one mask [B or 1, R, R] bool, for networks that know nothing of streams."""
+        C = self.context
+        among = torch.ones(1, C, C, dtype=torch.bool, device=device).tril() if self.among is None else self.among
+        window = torch.ones(1, R - C, R, dtype=torch.bool, device=device) if self.window is None else self.window
+        B = max(len(among), len(window))
+        hidden = torch.zeros(B, C, R - C, dtype=torch.bool, device=among.device)
+        return torch.cat([torch.cat([among.expand(B, -1, -1), hidden], -1), window.expand(B, -1, -1)], 1)
+
     def within(self, document: Tensor | None = None, valid: Tensor | None = None) -> Visibility:
         """Restrict to keys of the query's document [B, R] and to valid keys [B, R]; a row always sees itself."""
         marks = document if document is not None else valid
@@ -46,11 +55,8 @@ class Visibility:
             allowed = allowed & (document[:, :, None] == document[:, None, :])
         if valid is not None:
             allowed = allowed & valid[:, None, :]
-        allowed = allowed | torch.eye(R, dtype=torch.bool, device=marks.device)
-        causal = torch.ones(1, C, C, dtype=torch.bool, device=marks.device).tril()
-        among = (causal if self.among is None else self.among) & allowed[:, :C, :C]
-        window = allowed[:, C:] if self.window is None else self.window & allowed[:, C:]
-        return replace(self, among=among if C else None, window=window if R > C else None)
+        seen = (self.dense(R, marks.device) & allowed) | torch.eye(R, dtype=torch.bool, device=marks.device)
+        return replace(self, among=seen[:, :C, :C] if C else None, window=seen[:, C:] if R > C else None)
 
 
 def context_order(order: Tensor) -> Tensor | None:

@@ -171,11 +171,11 @@ def row_sum(
     bears = objective.bears(rows, network.num_tokens, process) & (draw.t > 0)
     chosen = rows[bears]
     total, values = row_values(
-        network, call.hidden(network)[bears], lambda logits, part: objective(logits, chosen[part], process)
+        network, call.hidden(network)[bears], lambda logits, part: draw.factor * objective(logits, chosen[part], process)
     )
     table = torch.zeros(bears.shape, dtype=torch.float64, device=values.device)
-    table[bears] = values * draw.factor
-    return total * draw.factor, table
+    table[bears] = values
+    return total, table
 
 
 def reconstruction(network: Denoiser, batch: Batch, process: Process, schedule: Hyperschedule, noise: Noise) -> Tensor:

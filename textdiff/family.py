@@ -145,6 +145,11 @@ class Process:
         fresh = (-torch.expm1(log_ratio) * visible - cs.mask * (1 - stay) / visible_s).clamp_min(0.0)
         return Bridge(log_ratio.exp() * visible, to_mask, fresh, stay)
 
+    def moves(self, s: Tensor, t: Tensor) -> Tensor:
+        """Where a visible token may change in the reverse step t -> s, [...] bool."""
+        bridge = self.bridge(s, t)
+        return (bridge.fresh > 0) | (bridge.stay < 1)
+
     def visible_law(self, xhat: Tensor, t: Tensor) -> Tensor:
         """d_t(. | x̂) = κ x̂ + (1 - κ)/N for probabilities xhat [..., N] and t [...]."""
         clock = self.clock(t)

@@ -73,7 +73,7 @@ def stratified(seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream 
     reversed_bits = sum(((slot >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
     shift = _hash(seed, int(stream), key, slot >> bits, 1) & (RUN - 1)
     jitter = uniform(seed, key, slot, 2, stream)
-    return ((reversed_bits ^ shift).double() + jitter) / RUN
+    return (((reversed_bits ^ shift).double() + jitter) / RUN).clamp(max=1 - 2.0**-53)  # the sum may round up
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:

@@ -64,8 +64,7 @@ class Nelbo(Objective):
             return masked
         if rows.s is None:
             return masked | (process.clock(rows.t).keep_rate < 0)
-        bridge = process.bridge(rows.s, rows.t)
-        return masked | (bridge.fresh > 0) | (bridge.stay < 1)
+        return masked | process.moves(rows.s, rows.t)
 
     def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
         if rows.s is None:

@@ -5,6 +5,7 @@ No [B, L, V] tensor exists: a chunk's logits live until its values and its gradi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,14 +15,14 @@ from torch.nn.functional import linear
 
 from .protocol import Denoiser
 
-CHUNK = {"cpu": 1 << 20, "cuda": 1 << 26}
+CHUNK = defaultdict(lambda: 1 << 26, cpu=1 << 20)
 """Logits alive at a time: few enough to stay in a CPU's cache, many enough to fill a GPU."""
 LEAST_ROWS = 96  # fewer make the matrix products slow
 
 
 def chunks(rows: int, N: int, device: str) -> Iterator[slice]:
     """Slices of `rows` whose logits over N tokens are alive together."""
-    size = max(LEAST_ROWS, CHUNK.get(device, CHUNK["cuda"]) // N)
+    size = max(LEAST_ROWS, CHUNK[device] // N)
     return (slice(begin, min(begin + size, rows)) for begin in range(0, rows, size))
 
 

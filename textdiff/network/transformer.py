@@ -205,7 +205,7 @@ class TransformerModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             # A tied head sees the own token's embedding in the residual stream: its first logit would be 0.02 D.
             tied = self.config.tie and module is self.norm
-            init.constant_(module.weight, min(1.0, 1 / (0.02 * self.config.width)) if tied else 1.0)
+            init.constant_(module.weight, min(1.0, 0.5 / (0.02 * self.config.width)) if tied else 1.0)
 
     @property
     def num_tokens(self) -> int:

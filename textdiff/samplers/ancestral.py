@@ -24,8 +24,7 @@ class Ancestral(Sampler):
         chosen = unmasks(process, z, t, s, N, noise)
         if not process.corrupts:
             return chosen
-        bridge = process.bridge(s, t)
-        return chosen | ((z < N) & (t > s) & ((bridge.fresh > 0) | (bridge.stay < 1)))
+        return chosen | ((z < N) & (t > s) & process.moves(s, t))
 
     def step(
         self,
