@@ -21,30 +21,38 @@ class LogSoftmaxStatistics(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, x: Tensor, z: Tensor, L: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        p = logits.softmax(-1)
-        top = logits.max(-1, keepdim=True)
-        lse = (top.values - p.gather(-1, top.indices).log()).squeeze(-1)
-        l_x, l_z = ((logits.gather(-1, i.unsqueeze(-1)).squeeze(-1) - lse) for i in (x, z))
-        odds = None if L is None else L.to(p.dtype).exp().unsqueeze(-1)
-        total = torch.zeros_like(lse)
-        if odds is not None:  # softplus(L + l) = log1p(e^L p); where p underflows, c times its share is below e^-87
-            total = (p * odds).scatter_(-1, x.unsqueeze(-1), 0.0).log1p_().sum(-1)
-        ctx.save_for_backward(p, x, z, odds)
+        top, place = logits.max(-1, keepdim=True)
+        e = (logits - top).exp_().scatter_(-1, place, 0.0)
+        rest = e.sum(-1, keepdim=True)  # without the largest: log1p keeps the digits of 1 - x̂_x where x̂ is near x
+        e.scatter_(-1, place, 1.0)
+        mass, log_mass = 1 + rest, rest.log1p()
+        l_x, l_z = ((logits.gather(-1, i.unsqueeze(-1)) - top - log_mass).squeeze(-1) for i in (x, z))
+        odds = None if L is None else L.to(e.dtype).exp().unsqueeze(-1) / mass
+        total = torch.zeros_like(l_x)
+        if odds is not None:  # softplus(L + l) = log1p(e^L x̂); where x̂ underflows, c times its share is below e^-87
+            total = (e * odds).scatter_(-1, x.unsqueeze(-1), 0.0).log1p_().sum(-1)
+        ctx.save_for_backward(e, mass, x, z, odds)
         return l_x, l_z, total
 
     @staticmethod
     def backward(ctx: Any, g_x: Tensor, g_z: Tensor, g_sum: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
-        p, x, z, odds = ctx.saved_tensors
-        mass = (g_x + g_z).unsqueeze(-1)
+        e, mass, x, z, odds = ctx.saved_tensors
+        slopes = (g_x + g_z).unsqueeze(-1)
         if odds is None:
-            grad = p * -mass
+            grad = e * (-slopes / mass)
         else:
-            ratio = (p * odds).scatter_(-1, x.unsqueeze(-1), 0.0)
-            slope = ratio.div_(1 + ratio).mul_(g_sum.unsqueeze(-1))
-            grad = slope.addcmul_(p, mass + slope.sum(-1, keepdim=True), value=-1)
+            ratio = (e * odds).scatter_(-1, x.unsqueeze(-1), 0.0)
+            grad = ratio.div_(1 + ratio).mul_(g_sum.unsqueeze(-1))
+            slopes = slopes + grad.sum(-1, keepdim=True)
+            grad.addcmul_(e, slopes / mass, value=-1)
         grad.scatter_add_(-1, x.unsqueeze(-1), g_x.unsqueeze(-1))
         grad.scatter_add_(-1, z.unsqueeze(-1), g_z.unsqueeze(-1))
         return grad, None, None, None
+
+
+def inside(t: Tensor) -> Tensor:
+    """t moved off 0 and 1 by 1e-15, where rates that are infinite at the very ends are finite; float64."""
+    return t.double().clamp(1e-15, 1 - 1e-15)
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,7 @@ def nelbo_integrand(logits: Tensor, x: Tensor, z: Tensor, t: Tensor, process: Pr
         [R] float64, >= 0 up to rounding.
     """
     N = logits.shape[-1]
-    clock = process.clock(t)
+    clock = process.clock(inside(t))
     d, _, _ = _divergence(process, clock, logits, x, z)
     masked = (clock.mask_rate / clock.mask.clamp_min(1e-30) + clock.leak) * d.kl
     if not process.corrupts:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .divergence import LogSoftmaxStatistics, as_float, nelbo_integrand, step_kl
+from .divergence import LogSoftmaxStatistics, as_float, inside, nelbo_integrand, step_kl
 from .family import Clock, Process
 from .prediction import Prediction, add_at_own, log_score, own_token_shift
 
@@ -143,7 +143,7 @@ class ScoreEntropy(Objective):
         if rows.s is not None:
             raise ValueError("score entropy is a bound in continuous time only: use a flat hyperschedule, or Nelbo")
         N = logits.shape[-1]
-        clock = process.clock(rows.t)
+        clock = process.clock(inside(rows.t))
         r_0, r_1, odds = self._ratios(clock, N)
         log_s = log_score(as_float(logits), rows.z, clock.mask)
         visible = rows.z < N
