@@ -94,7 +94,7 @@ def test_samplers_schedules_and_json(capsys, tmp_path):
     written = json.loads(path.read_text())
     assert [text in found.out for text in written["samples"]] == [True] and len(written["samples"][0]) <= 8
     settings = written["settings"]
-    assert settings["hyperschedule"] == "Block(width=4, levels=4)" and settings["sampler"] == "Ancestral()"
+    assert settings["hyperschedule"] == "Block(width=4, levels=4, block_causal=False)" and settings["sampler"] == "Ancestral()"
     assert settings["temperature"] == 0.7 and written["seed"] == 0
     assert written["weights_sha256"] and written["versions"]["torch"] == torch.__version__
 
@@ -195,11 +195,10 @@ FIT_ERRORS = [
     (["--model.process.epsilon=1.5"], "epsilon must lie in [0, 1)"),
     (["--model.process=textdiff.process.Uniform"], "weighted cross-entropy is defined for masking processes"),
     (
-        ["--model.hyperschedule=textdiff.hyperschedule.Block", "--model.hyperschedule.width=4"],
-        "mask-count conditioning holds for flat schedules",
+        ["--model.hyperschedule=textdiff.hyperschedule.Slide", "--model.hyperschedule.width=4"],
+        "mask-count conditioning holds where windows never overlap",
     ),
     (["--model.network.width=15"], "width must be a multiple of 2 * heads"),
-    (["--model.network.layout=shifted"], "shifted layout follows QuenchedAR only"),
     (["--model.lr=-1"], "Invalid learning rate"),
     (["--trainer.max_epochs=-1", "--trainer.max_steps=-1"], "set trainer.max_steps"),
     (["--ckpt_path=nope.ckpt"], "nope.ckpt"),

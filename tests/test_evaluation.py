@@ -163,7 +163,7 @@ def test_loss_and_bound_agree():
                 for step in range(150)
             ]
         ) / (8 * 16)
-        bound = measured(model, draws=32)["NELBO"]
+        (bound, *_) = measured(model, draws=32).values()
         error = math.hypot(float(draws.std()) / math.sqrt(len(draws)), bound.standard_error)
         assert abs(float(draws.mean()) - bound.nats) < 4.5 * error + 1e-5, name
 
@@ -229,10 +229,11 @@ def test_corpora_of_the_command(run, tmp_path):
     assert (found["data"]["split"], found["data"]["length"]) == ("test", 8)
 
 
-def test_schedules_of_the_command(run):
+def test_schedules_of_the_command(run, capsys):
     assert evaluate(run, "--discrete")["bounds"][0]["estimator"] == "stratified, 64-step"
     found = evaluate(run, "--hyperschedule", "Block(4, 2)")["bounds"][0]
-    assert (found["hyperschedule"], found["estimator"]) == ("Block(width=4, levels=2)", "stratified, 2-step")
+    assert (found["hyperschedule"], found["estimator"]) == (str(Block(4, 2)), "stratified, 2-step")
+    assert "see other contexts and windows than in training" in capsys.readouterr().err
 
 
 def test_autoregression_through_the_command():
@@ -276,8 +277,9 @@ def test_errors_leave_nothing_behind(run, tmp_path, monkeypatch, capsys, words, 
 
 
 def test_a_schedule_that_the_layout_cannot_follow(capsys):
-    message = tiny.refused(capsys, ["evaluate", "perplexity", str(tiny.run("ar")), "--hyperschedule", "Flat(4)"])
-    assert "shifted layout follows QuenchedAR only" in message
+    backwards = f"StartSteps(1, {tuple(reversed(range(16)))})"
+    words = ["evaluate", "perplexity", str(tiny.run("ar")), "--hyperschedule", backwards]
+    assert "shifted layout needs a hyperschedule from left to right" in tiny.refused(capsys, words)
 
 
 def test_help_and_usage(capsys):

@@ -300,17 +300,23 @@ def test_19_the_level_of_a_position_is_uniform_for_a_uniform_offset(h):
 
 @each_schedule
 def test_19_groups_draw_their_own_offsets_only_where_windows_never_overlap(h):
-    """`independent_groups` is: no window of any real offset holds two different start steps."""
+    """There are several groups iff no window of any real offset holds two different start steps; they are the start steps then."""
     s = h.start(L)
     offsets = torch.arange(0, h.T, 0.25, dtype=torch.float64).unsqueeze(1)
     window = h.tiling(offsets, L).window
     together = (window.unsqueeze(-1) == window.unsqueeze(-2)) & (s.unsqueeze(-1) != s.unsqueeze(-2))
-    assert h.independent_groups(L) == (not together.any())
-    own = torch.arange(L).remainder(h.T).double().unsqueeze(0)
-    if not h.independent_groups(L):
-        with pytest.raises(ValueError, match="overlapping windows"):
-            h.tiling(own, L)
+    group = h.groups(L)
+    if together.any():
+        assert (group == 0).all()
     else:
+        assert torch.equal(group.unsqueeze(0) == group.unsqueeze(1), s.unsqueeze(0) == s.unsqueeze(1))
+    own = (group + 1).remainder(h.T).double().unsqueeze(0)
+    if len(group.unique()) < L and h.T > 1:
+        torn = own.clone()
+        torn[0, int((group == group.mode().values).nonzero()[-1])] = (own[0, -1] + 0.5) % h.T
+        with pytest.raises(ValueError, match="share one offset"):
+            h.tiling(torn, L)
+    if len(group.unique()) > 1:
         tiling = h.tiling(own, L)
         for i in range(L):
             alone = h.tiling(own[:, i : i + 1], L)

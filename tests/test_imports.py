@@ -14,7 +14,7 @@ PACKAGE = Path(textdiff.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 STANDARD = set(sys.stdlib_module_names)
 
-TORCH_ONLY = ("process", "hyperschedule", "objective", "noise", "prediction", "samplers", "attention")
+TORCH_ONLY = ("family", "process", "hyperschedule", "divergence", "objective", "noise", "prediction", "samplers", "attention")
 TOP = {"textdiff.training", "textdiff.callbacks", "textdiff.lightning_cli", "textdiff.cli", "textdiff.commands"}
 HEAVY = ("lightning", "transformers", "datasets", "tokenizers", "safetensors", "matplotlib", "omegaconf", "jsonargparse")
 
@@ -64,7 +64,7 @@ def reached(name: str) -> set[str]:
 
 
 def test_the_graph_is_read():
-    assert {"textdiff.noise", "torch"} <= GRAPH["textdiff.process"]
+    assert {"textdiff.family", "torch"} <= GRAPH["textdiff.process"]
     assert "textdiff.data.packing" in reached("textdiff.data") and "lightning" in reached("textdiff.data.datamodule")
     assert TOP <= set(GRAPH) and len(GRAPH) > 30
 
@@ -72,7 +72,7 @@ def test_the_graph_is_read():
 @pytest.mark.parametrize("name", TORCH_ONLY)
 def test_torch_only(name):
     others = {module for module in reached(f"textdiff.{name}") if not module.startswith("textdiff")}
-    assert others - STANDARD <= {"torch"}
+    assert others - STANDARD <= {"torch"} | ({"flash_attn"} if name == "attention" else set())  # imported when it is first used
 
 
 def test_torch_only_when_it_runs():
@@ -93,7 +93,7 @@ json.dump(seen, sys.stdout)
 @pytest.mark.parametrize("name", sorted(GRAPH))
 def test_dependencies_point_downwards(name):
     # lightning_cli wires all; commands and the CLI stand beside it. Nothing below knows them.
-    if name not in TOP:
+    if name not in TOP | {"textdiff.__main__"}:
         assert not reached(name) & TOP
     assert name not in reached(name), "a cycle"
 
@@ -107,7 +107,7 @@ def test_the_network_is_never_inside_a_sampler():
     assert not {m for m in reached("textdiff.samplers") if m.startswith(("textdiff.network", "textdiff.generation"))}
 
 
-LONG = {"process.py": 420, "objective.py": 320}  # one family, one file each
+LONG: dict[str, int] = {}  # a longer file wants a reason
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -113,7 +113,7 @@ def test_progress_is_told(model):
 
 
 def test_another_visibility_is_warned_of(model):
-    with pytest.warns(UserWarning, match=r"trained under Flat.* under Block.* no reported bound"):
+    with pytest.warns(UserWarning, match=r"trained under Flat.* under Block.* other contexts and windows"):
         model.generate(hyperschedule=Block(4, 4))
 
 
@@ -149,5 +149,5 @@ def test_what_does_not_go_together(model):
         ValueError, match=r"Ancestral\(\) needs a network that predicts 'cavity', but this one predicts 'log_score'"
     ):
         scores.generate()
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match="shifted layout follows QuenchedAR only"):
-        made(model, schedule=QuenchedAR(), shifted=True).generate(hyperschedule=Flat(4))
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="shifted layout needs a hyperschedule from left to right"):
+        made(model, schedule=QuenchedAR(), shifted=True).generate(hyperschedule=StartSteps(1, (3, 2, 1, 0)), length=4)

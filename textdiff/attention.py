@@ -2,72 +2,95 @@
 
 A network row carries a position and a role, *context* (clean, settled) or *window n* (`design.md`):
 
-- context sees context, causal in (start step, position) order;
+- context sees context, in the hyperschedule's order: causal in (start step, position), or block-causal;
 - a window called at k sees every position that has settled when call k starts, s(j) <= k - T, and all of itself.
 
-A settled row therefore never sees an unsettled one, which is what makes its keys and values cacheable (`maths.md` 6).
+A settled row therefore never sees an unsettled one, which is what makes its keys and values cacheable (`maths.md` 6). Context rows
+stand in front of window rows, so the two kinds are two attention calls and no mask of double length is ever applied.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from .kernels import BACKENDS
 
-@dataclass(frozen=True)
-class Roles:
-    """The roles of R network rows.
-
-    Args:
-        position: [R] int64.
-        start: [R] int64, the hyperschedule's start step s of the row's position.
-        window: [B or 1, R] int64, the window's number, -1 for context.
-        call: [B or 1, R] float64, the call k of the row's window (unused for context).
-    """
-
-    position: Tensor
-    start: Tensor
-    window: Tensor
-    call: Tensor
+NOWHERE = -1  # the window number of a row that nobody sees
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which keys a query sees: everything (the default), a causal prefix, or a mask [1 or B, Q, K] bool, True = sees."""
+    """Which keys a row sees; `context` rows come first, window rows follow.
 
-    mask: Tensor | None = None
-    causal: bool = False
+    Args:
+        context: C, the number of context rows.
+        among: [B or 1, C, C] bool, which context rows a context row sees; None: those up to itself (causal).
+        window: [B or 1, W, C + W] bool, which rows a window row sees; None: all.
+    """
 
-    @classmethod
-    def of(cls, roles: Roles, T: int) -> Visibility:
-        """The rule above for T noise levels, as a mask [B or 1, R, R]."""
-        start, position = roles.start, roles.position
-        earlier = (start < start[:, None]) | ((start == start[:, None]) & (position <= position[:, None]))
-        context = roles.window < 0
-        to_context = torch.where(context[:, :, None], earlier, start <= roles.call[:, :, None] - T)
-        to_window = roles.window[:, :, None] == roles.window[:, None, :]
-        return cls(torch.where(context[:, None, :], to_context, to_window & ~context[:, :, None]))
+    context: int = 0
+    among: Tensor | None = None
+    window: Tensor | None = None
+
+    def dense(self, R: int, device: torch.device | None = None) -> Tensor:
+        """The whole as one mask [B or 1, R, R] bool, for networks that know nothing of streams."""
+        C = self.context
+        among = torch.ones(1, C, C, dtype=torch.bool, device=device).tril() if self.among is None else self.among
+        window = torch.ones(1, R - C, R, dtype=torch.bool, device=device) if self.window is None else self.window
+        B = max(len(among), len(window))
+        hidden = torch.zeros(B, C, R - C, dtype=torch.bool, device=among.device)
+        return torch.cat([torch.cat([among.expand(B, -1, -1), hidden], -1), window.expand(B, -1, -1)], 1)
 
     def within(self, document: Tensor | None = None, valid: Tensor | None = None) -> Visibility:
         """Restrict to keys of the query's document [B, R] and to valid keys [B, R]; a row always sees itself."""
-        if document is None and valid is None:
+        marks = document if document is not None else valid
+        if marks is None:
             return self
-        like = document if document is not None else valid
-        assert like is not None
-        R = like.shape[-1]
-        square = torch.ones(1, R, R, dtype=torch.bool, device=like.device)
-        mask = self.mask if self.mask is not None else (square.tril() if self.causal else square)
+        R, C = marks.shape[-1], self.context
+        allowed = torch.ones(1, R, R, dtype=torch.bool, device=marks.device)
         if document is not None:
-            mask = mask & (document[:, :, None] == document[:, None, :])
+            allowed = allowed & (document[:, :, None] == document[:, None, :])
         if valid is not None:
-            mask = mask & valid[:, None, :]
-        return Visibility(mask | torch.eye(R, dtype=torch.bool, device=like.device))
+            allowed = allowed & valid[:, None, :]
+        seen = (self.dense(R, marks.device) & allowed) | torch.eye(R, dtype=torch.bool, device=marks.device)
+        return replace(self, among=seen[:, :C, :C] if C else None, window=seen[:, C:] if R > C else None)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0) -> Tensor:
-    """Scaled dot-product attention of q, k, v [B, H, R, D/H] under `visibility` -> [B, H, R, D/H]."""
-    mask = None if visibility.mask is None else visibility.mask.unsqueeze(1)
-    return scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=visibility.causal)
+def context_order(order: Tensor) -> Tensor | None:
+    """Which context row sees which, [1, C, C] from order [C]; None where that is causal in the rows' own order."""
+    if bool((order.diff() > 0).all()):
+        return None
+    return (order <= order[:, None])[None]
+
+
+def window_sight(start: Tensor, T: int, window: Tensor, call: Tensor) -> Tensor:
+    """Which rows window rows see, [B or 1, W, C + W].
+
+    Args:
+        start: [C] start steps of the context rows.
+        T: noise levels.
+        window: [B or 1, W] window numbers, NOWHERE for rows that none but themselves see.
+        call: [B or 1, W] the call k of the row's window.
+    """
+    settled = start <= call.unsqueeze(-1) - T
+    together = (window.unsqueeze(-1) == window.unsqueeze(-2)) & (window != NOWHERE).unsqueeze(-2)
+    together = together | torch.eye(window.shape[-1], dtype=torch.bool, device=window.device)
+    return torch.cat([settled, together], -1)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0, backend: str = "sdpa") -> Tensor:
+    """Attention of q [B, H, Q, D/H] to k, v [B, H, R, D/H] under `visibility` -> [B, H, Q, D/H].
+
+    Q = R, or Q = R - C: then only the window rows ask.
+    """
+    kernel, C, R, Q = BACKENDS[backend], visibility.context, k.shape[2], q.shape[2]
+    parts = []
+    if C and Q == R:
+        among = visibility.among
+        parts.append(kernel(q[:, :, :C], k[:, :, :C], v[:, :, :C], among, among is None, dropout))
+    if R > C:
+        parts.append(kernel(q[:, :, Q - R + C :], k, v, visibility.window, False, dropout))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)

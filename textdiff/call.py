@@ -1,4 +1,9 @@
-"""What one network call is fed, in training and in generation, under any hyperschedule and both layouts."""
+"""What one network call is fed, in training and in generation, under any hyperschedule and both layouts.
+
+*Aligned*: row r holds token r and predicts it. *Shifted*: row r holds token r-1 (row 0 a BOS) and predicts token r; so the first row
+of a window is its clean boundary, and one row more, which predicts nothing, holds the window's last token and is seen only while that
+token is below full noise. All else is the same in both: row r has token r's place in the order, its window and its call.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +13,70 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .attention import Roles, Visibility
+from .attention import NOWHERE, Visibility, context_order, window_sight
 from .hyperschedule import Hyperschedule, Tiling
 from .network.protocol import Denoiser
 
 
 @dataclass(frozen=True)
 class Call:
-    """The rows of one network call.
-
-    Args:
-        ids: [B, R] in 0..N.
-        positions: [R].
-        t: [B, R] in [0, 1].
-        visibility: who attends to whom.
-        first: rows before the first one that predicts a token; rows first.. predict the tokens of the call, in order.
-    """
+    """The rows of one network call: ids and t [B, R], positions [R] or [B, R]; `count` rows with an output predict its tokens."""
 
     ids: Tensor
     positions: Tensor
     t: Tensor
     visibility: Visibility
-    first: int = 0
+    count: int
 
     def hidden(self, network: Denoiser) -> Tensor:
-        """Hidden rows of the predicted tokens."""
-        return network.body(self.ids, self.positions, self.t, self.visibility)[:, self.first :]
+        """Hidden rows [B, count, D] of the predicted tokens, in order."""
+        return network.body(self.ids, self.positions, self.t, self.visibility)[:, : self.count]
 
 
 def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
     """Raise a ValueError unless the network's layout can follow this hyperschedule."""
-    causal = schedule.T == 1 and torch.equal(schedule.start(L), torch.arange(L))
-    if network.shifted and not causal:
+    if network.shifted and bool((schedule.start(L).diff() < 0).any()):
         raise ValueError(
-            f"a network in the shifted layout follows QuenchedAR only so far, not {schedule}: use layout: aligned for it"
+            f"the shifted layout needs a hyperschedule from left to right, not {schedule}: its rows predict the next token. "
+            "Use layout: aligned"
         )
+
+
+def one_by_one(schedule: Hyperschedule, L: int) -> bool:
+    """Whether every call draws the next token from the left (quenched AR): shifted, a causal language model."""
+    return schedule.T == 1 and torch.equal(schedule.start(L), torch.arange(L))
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Rows that belong together: ids, t, document and valid [B, R] (the last two may be None)."""
+
+    ids: Tensor
+    t: Tensor
+    document: Tensor | None
+    valid: Tensor | None
+
+    def shift(self, bos: int) -> _Stream:
+        """The rows of the shifted layout: row r holds token r-1, or a BOS where a document begins."""
+        ids, t = pad(self.ids[:, :-1], (1, 0), value=bos), pad(self.t[:, :-1], (1, 0))
+        if self.document is not None:
+            begins = pad(self.document.diff() != 0, (1, 0), value=True)
+            ids, t = ids.masked_fill(begins, bos), t.masked_fill(begins, 0.0)
+        valid = None if self.valid is None else pad(self.valid[:, :-1], (1, 0), value=True)
+        return _Stream(ids, t, self.document, valid)
+
+    def join(self, other: _Stream) -> _Stream:
+        """This stream, then the other."""
+        marks = [
+            None if a is None or b is None else torch.cat([a, b], -1)
+            for a, b in ((self.document, other.document), (self.valid, other.valid))
+        ]
+        return _Stream(torch.cat([self.ids, other.ids], -1), torch.cat([self.t, other.t], -1), *marks)
+
+    def take(self, rows: Tensor) -> _Stream:
+        """The rows at an index [B, n]."""
+        picked = [None if x is None else x.gather(-1, rows) for x in (self.ids, self.t, self.document, self.valid)]
+        return _Stream(*picked)  # type: ignore[arg-type]
 
 
 def training_call(
@@ -72,45 +106,79 @@ def training_call(
     L = x.shape[-1]
     check_layout(network, schedule, L)
     positions = torch.arange(L, device=x.device)
+    clean, noisy = _Stream(x, torch.zeros_like(t), document, valid), _Stream(z, t, document, valid)
+    if network.shifted and one_by_one(schedule, L):
+        rows = clean.shift(network.bos)  # ignored padding stands at the end, where no row before it sees it
+        return Call(rows.ids, positions, rows.t, Visibility(context=L).within(rows.document), L)
+    flat = int(schedule.start(L).max()) == 0
+    if flat and not network.shifted:
+        return Call(z, positions, t, Visibility().within(document, valid), L)
+    window, call = tiling.window, tiling.call
     if network.shifted:
-        ids = pad(x[:, :-1], (1, 0), value=network.bos)
-        if document is not None:  # a document's first token is predicted from a BOS of its own
-            first = torch.ones_like(document, dtype=torch.bool)
-            first[:, 1:] = document[:, 1:] != document[:, :-1]
-            ids = ids.masked_fill(first, network.bos)
-        # Row j is counted to the document of the token it predicts. Ignored padding stands at the end: no row before it sees it.
-        return Call(ids, positions, torch.zeros_like(t), Visibility(causal=True).within(document))
+        noisy, window, call, positions = _shifted_windows(network, clean, noisy, window, call, schedule.T == 1)
+        clean = clean.shift(network.bos)
     start = schedule.start(L).to(x.device)
-    if int(start.max()) == 0:
-        return Call(z, positions, t, Visibility().within(document, valid))
-    twice = torch.cat([positions, positions])
-    context = torch.full_like(tiling.window, -1)
-    roles = Roles(twice, start[twice], torch.cat([context, tiling.window], -1), torch.cat([tiling.call, tiling.call], -1))
-    visibility = Visibility.of(roles, schedule.T)
-    both = [None if mark is None else torch.cat([mark, mark], -1) for mark in (document, valid)]
-    times = torch.cat([torch.zeros_like(t), t], -1)
-    return Call(torch.cat([x, z], -1), twice, times, visibility.within(*both), first=L)
+    if flat:
+        sight = window_sight(start[:0], schedule.T, window, call)
+        return Call(noisy.ids, positions, noisy.t, Visibility(0, None, sight).within(noisy.document, noisy.valid), L)
+    visibility = Visibility(L, context_order(schedule.order(L).to(x.device)), window_sight(start, schedule.T, window, call))
+    rows, places = (
+        clean.join(noisy),
+        torch.cat([torch.arange(L, device=x.device).expand(*positions.shape[:-1], L), positions], -1),
+    )
+    return Call(rows.ids, places, rows.t, visibility.within(rows.document, rows.valid), L)
+
+
+def _shifted_windows(
+    network: Denoiser, clean: _Stream, noisy: _Stream, window: Tensor, call: Tensor, quenched: bool
+) -> tuple[_Stream, Tensor, Tensor, Tensor]:
+    """The noisy stream in the shifted layout: rows, their window numbers and calls, and their positions [B, L + windows].
+
+    If `quenched` (T = 1) all tokens are at full noise, and no window's last one is fed.
+    """
+    B, L = noisy.ids.shape
+    window, call = window.expand(B, L), call.expand(B, L)
+    last = pad(window.diff() != 0, (0, 1), value=True)  # the last token of each window
+    ends = last.long().argsort(dim=-1, descending=True, stable=True)[:, : int(last.sum(-1).max())]
+    boundary = pad(last[:, :-1], (1, 0), value=True)  # row r begins a window: its token r-1 is settled
+    held, settled = noisy.shift(network.bos), clean.shift(network.bos)
+    rows = _Stream(torch.where(boundary, settled.ids, held.ids), torch.where(boundary, 0.0, held.t), held.document, held.valid)
+    places = torch.arange(L, device=ends.device).expand(B, L)
+    if quenched:
+        return rows, window, call, places
+    more = noisy.take(ends)
+    seen = last.gather(-1, ends) & (more.t < 1)
+    number = torch.where(seen, window.gather(-1, ends), NOWHERE)
+    return (
+        rows.join(more),
+        torch.cat([window, number], -1),
+        torch.cat([call, call.gather(-1, ends)], -1),
+        torch.cat([places, ends + 1], -1),
+    )
 
 
 def generation_call(network: Denoiser, schedule: Hyperschedule, k: int, z: Tensor, t: Tensor) -> tuple[Call, Tensor]:
     """Call k of a sequence z, t [B, L]: the settled positions as context and the window; worthless ones are not fed.
 
     Returns:
-        The call, and the positions [R] that its predicting rows stand for.
+        The call, and the positions [n] of the tokens that it predicts.
     """
-    L = z.shape[-1]
+    B, L = z.shape
     check_layout(network, schedule, L)
-    settled, window = schedule.settled(k, L), schedule.window(k, L)
-    if network.shifted:  # row k-1 is the boundary and predicts token k, which is at full noise and not fed
-        ids = pad(z[:, :k], (1, 0), value=network.bos)
-        positions = torch.arange(k + 1, device=z.device)
-        call = Call(ids, positions, torch.zeros_like(t[:, : k + 1]), Visibility(causal=True), first=k)
-        return call, positions[k:]
-    context, active = settled.nonzero().squeeze(-1).to(z.device), window.nonzero().squeeze(-1).to(z.device)
-    fed = torch.cat([context, active])
-    if not len(context):
-        return Call(z[:, fed], fed, t[:, fed], Visibility()), active
-    role = (torch.arange(len(fed), device=z.device) >= len(context)).long() - 1  # -1 context, 0 the window
-    start = schedule.start(L).to(z.device)[fed]
-    roles = Roles(fed, start, role[None], torch.full((1, len(fed)), float(k), dtype=torch.float64, device=z.device))
-    return Call(z[:, fed], fed, t[:, fed], Visibility.of(roles, schedule.T), first=len(context)), active
+    context = schedule.settled(k, L).nonzero().squeeze(-1).to(z.device)
+    active = schedule.window(k, L).nonzero().squeeze(-1).to(z.device)
+    rows, C = torch.cat([context, active]), len(context)
+    among = context_order(schedule.order(L).to(z.device)[context]) if C else None
+    if not network.shifted:
+        return Call(z[:, rows], rows, t[:, rows], Visibility(C, among, None), len(active)), active
+    stream = _Stream(z, t, None, None)
+    held = stream.shift(network.bos)
+    if schedule.T == 1 and len(active) == 1:  # GPT: the token that is drawn is at full noise and not fed
+        return Call(held.ids[:, rows], rows, held.t[:, rows], Visibility(C, among, None), 1), active
+    end = active[-1:].expand(B, 1)
+    more = stream.take(end)
+    fed = _Stream(held.ids[:, rows], held.t[:, rows], None, None).join(more)
+    W = len(active) + 1
+    sees = torch.ones(B, W, C + W, dtype=torch.bool, device=z.device)
+    sees[:, :-1, -1] = more.t < 1  # the last token of the window, while it is below full noise
+    return Call(fed.ids, torch.cat([rows, active[-1:] + 1]), fed.t, Visibility(C, among, sees), len(active)), active

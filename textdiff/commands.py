@@ -153,6 +153,7 @@ def evaluate(arguments: list[str]) -> None:
     schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
     model = _open(options)
     data = _data(model, options)
+    model.warn_if_unseen(schedule or model.hyperschedule, data.length)
     rows = min(len(data.packed(options.split)), options.limit or sys.maxsize)
 
     def batches() -> Iterator[Batch]:

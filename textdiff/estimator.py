@@ -16,7 +16,7 @@ from .call import training_call
 from .hyperschedule import Hyperschedule, Tiling
 from .network.head import row_values
 from .network.protocol import Denoiser
-from .noise import Noise, Stream, stratified
+from .noise import RUN, Noise, Stream, stratified
 from .objective import Nelbo, Objective, Rows, ScoreEntropy, WeightedCrossEntropy
 from .prediction import Prediction
 from .process import Absorbing, EpsilonHybrid, Process
@@ -75,9 +75,32 @@ class Estimator:
         raise NotImplementedError
 
 
+def _per_group(batch: Batch, group: Tensor, noise: Noise) -> Tensor:
+    """One stratified uniform for each group of a hyperschedule, [B, L].
+
+    A single group is stratified over neighbouring slots. Several are stratified over a sequence, in a run of their own: runs that
+    sequences shared would give the same group of all of them the same half of [0, 1).
+    """
+    count = int(group.max()) + 1
+    run = 1 if count == 1 else -(-count // RUN) * RUN
+    slot = batch.slot.unsqueeze(-1) * run + torch.arange(count, device=batch.slot.device)
+    return stratified(noise.seed, batch.key, slot)[:, group]
+
+
+def _tiling(schedule: Hyperschedule, offset: Tensor, L: int) -> tuple[Tiling, Tensor]:
+    """The tiling that attention needs, and the levels [B, L]; where groups never overlap the offset changes only the levels."""
+    tiling = schedule.tiling(offset, L)
+    apart = int(schedule.groups(L).max()) > 0 or continuous(schedule, L)
+    shown = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=offset.device), L) if apart else tiling
+    return shown, tiling.level
+
+
 @dataclass(frozen=True)
 class Stratified(Estimator):
-    """Offsets stratified over neighbouring slots (`maths.md` 4.5); `discrete` asks for the T-step bound of a flat schedule too."""
+    """Offsets stratified over neighbouring slots and over the blocks of a sequence (`maths.md` 3.4, 4.5).
+
+    `discrete` asks for the T-step bound of a flat schedule too.
+    """
 
     discrete: bool = False
 
@@ -85,10 +108,10 @@ class Stratified(Estimator):
         """Draw times from the schedule's tiling, and noise at them."""
         L = batch.ids.shape[-1]
         steps = self.discrete or not continuous(schedule, L)
-        offset = stratified(noise.seed, batch.key, batch.slot).unsqueeze(-1) * schedule.T
-        tiling = schedule.tiling(offset.floor() if steps else offset, L)
-        t = tiling.level / schedule.T
-        s = (tiling.level - 1) / schedule.T if steps else None
+        offset = _per_group(batch, schedule.groups(L).to(batch.ids.device), noise) * schedule.T
+        tiling, level = _tiling(schedule, offset.floor() if steps else offset, L)
+        t = level / schedule.T
+        s = (level - 1) / schedule.T if steps else None
         if batch.valid is not None:
             t = torch.where(batch.valid, t, 0.0)
             s = None if s is None else torch.where(batch.valid, s, 0.0)
@@ -100,12 +123,13 @@ class Stratified(Estimator):
 class MaskCount(Estimator):
     """Condition on the number of masks: l uniform on {1..d}, a random l-subset masked, weight d/l instead of 1/t (4.6).
 
-    Far less variance than a draw of t. For absorbing and ε-Hybrid noise (m = t, networks that do not see t) and flat schedules.
-    With the weighted cross-entropy, the visible terms leave out the count l = 0, a part 1/d of them.
+    Far less variance than a draw of t. For absorbing and ε-Hybrid noise (m = t, networks that do not see t), flat and block schedules
+    (d is a block's length then), in continuous time. With the weighted cross-entropy, the visible terms leave out the count l = 0, a
+    part 1/d of them.
     """
 
     def __call__(self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise) -> Draw:
-        """Draw a mask count and a subset; t = l/d makes the weight m'/m = d/l.
+        """Draw a mask count and a subset per block; t = l/d makes the weight m'/m = d/l.
 
         Raises:
             ValueError: for other processes and schedules.
@@ -113,15 +137,25 @@ class MaskCount(Estimator):
         L = batch.ids.shape[-1]
         if process.conditioned or not process.masks:
             raise ValueError(f"mask-count conditioning holds for absorbing and ε-Hybrid noise, not for {process}: use Stratified")
-        if not continuous(schedule, L):
-            raise ValueError(f"mask-count conditioning holds for flat schedules, not for {schedule}: use Stratified")
+        group = schedule.groups(L).to(batch.ids.device)
+        tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=batch.ids.device), L)
+        if len(schedule.start(L).unique()) != int(group.max()) + 1:
+            raise ValueError(f"mask-count conditioning holds where windows never overlap, not for {schedule}: use Stratified")
         valid = torch.ones_like(batch.ids, dtype=torch.bool) if batch.valid is None else batch.valid
-        d = valid.sum(-1, keepdim=True).clamp_min(1)
-        count = 1 + (stratified(noise.seed, batch.key, batch.slot).unsqueeze(-1) * d).long()
-        rank = noise.positions(batch.ids, Stream.ORDER).masked_fill(~valid, 2.0).argsort(-1).argsort(-1)
-        t = torch.where(valid, count / d.double(), 0.0)
+        members = torch.zeros(len(valid), int(group.max()) + 1, dtype=torch.int64, device=valid.device)
+        d = members.scatter_add(-1, group.expand_as(valid), valid.long())[:, group]
+        count = 1 + (_per_group(batch, group, noise) * d).long()
+        t = torch.where(valid, count / d.clamp_min(1).double(), 0.0)
+        rank = _rank(noise.positions(batch.ids, Stream.ORDER) + (~valid).double(), group)
         z = torch.where(valid & (rank < count), N, process.shuffle(batch.ids, t, N, noise))
-        return Draw(z, t, None, schedule.tiling(torch.zeros(1, 1, dtype=torch.float64, device=t.device), L), 1.0)
+        return Draw(z, t, None, tiling, 1.0)
+
+
+def _rank(u: Tensor, group: Tensor) -> Tensor:
+    """Rank of each u [B, L] in [0, 2) among those of its group [L], from 0."""
+    rank = (u + 2 * group).argsort(-1).argsort(-1)
+    before = torch.zeros_like(group).scatter_add(0, group, torch.ones_like(group)).cumsum(0)
+    return rank - torch.cat([torch.zeros_like(before[:1]), before[:-1]])[group]
 
 
 def row_sum(
@@ -137,11 +171,11 @@ def row_sum(
     bears = objective.bears(rows, network.num_tokens, process) & (draw.t > 0)
     chosen = rows[bears]
     total, values = row_values(
-        network, call.hidden(network)[bears], lambda logits, part: objective(logits, chosen[part], process)
+        network, call.hidden(network)[bears], lambda logits, part: draw.factor * objective(logits, chosen[part], process)
     )
     table = torch.zeros(bears.shape, dtype=torch.float64, device=values.device)
-    table[bears] = values * draw.factor
-    return total * draw.factor, table
+    table[bears] = values
+    return total, table
 
 
 def reconstruction(network: Denoiser, batch: Batch, process: Process, schedule: Hyperschedule, noise: Noise) -> Tensor:
@@ -150,7 +184,7 @@ def reconstruction(network: Denoiser, batch: Batch, process: Process, schedule: 
     if batch.valid is not None:
         t = torch.where(batch.valid, t, 0.0)
     z = process.shuffle(batch.ids, t, network.num_tokens, noise.at(-1 - noise.step))  # other draws than those at t
-    tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.float64, device=t.device), t.shape[-1])
+    tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=t.device), t.shape[-1])
     draw = Draw(z, t, torch.zeros_like(t), tiling, 1.0)
     return row_sum(network, batch, draw, Nelbo(), process, schedule)[1]
 

@@ -42,6 +42,10 @@ class Hyperschedule:
         """s(i), [L] int64 >= 0."""
         raise NotImplementedError
 
+    def order(self, L: int) -> Tensor:
+        """[L] int64: settled position i sees settled position j iff order(j) <= order(i); causal in (start step, position)."""
+        return self.start(L).argsort(stable=True).argsort()
+
     def calls(self, L: int) -> int:
         """K = T + max s: network calls that a sequence of L tokens takes (NFE)."""
         return self.T + int(self.start(L).max())
@@ -81,9 +85,13 @@ class Hyperschedule:
         """ρ: tokens settled per call, L/K on average over the whole sequence."""
         return Fraction(L, self.calls(L))
 
-    def independent_groups(self, L: int) -> bool:
-        """Whether windows of different start steps never overlap (flat, block), so that each group may draw its own offset."""
-        return bool((self.start(L).unique().diff() >= self.T).all())
+    def groups(self, L: int) -> Tensor:
+        """[L] int64: 0, 1, ... for positions that draw an offset together.
+
+        Windows of different start steps that never overlap (block) each have a group of their own; else all positions are in group 0.
+        """
+        starts, group = self.start(L).unique(return_inverse=True)
+        return group if bool((starts.diff() >= self.T).all()) else torch.zeros_like(group)
 
     def tiling(self, offset: Tensor, L: int) -> Tiling:
         """Put each position in the one window that touches it at a call k = offset (mod T).
@@ -93,16 +101,19 @@ class Hyperschedule:
         [0, T) gives the continuous NELBO with factor 1 (`maths.md` 3.4).
 
         Args:
-            offset: [B, 1] in [0, T), or [B, L] where the groups are independent; integers for the T-step bound.
+            offset: [B, 1] in [0, T), or [B, L], one value for each of `groups(L)`; integers for the T-step bound.
             L: length.
 
         Raises:
-            ValueError: if an offset lies outside [0, T), or groups draw their own offsets though their windows overlap.
+            ValueError: if an offset lies outside [0, T), or positions of one group have different offsets.
         """
         if offset.numel() and not (offset.min() >= 0 and offset.max() < self.T):
             raise ValueError(f"offsets must lie in [0, {self.T}), got {float(offset.min()):g}..{float(offset.max()):g}")
-        if offset.shape[-1] != 1 and not self.independent_groups(L):
-            raise ValueError(f"{self} has overlapping windows: all its positions share one offset, give offset [B, 1]")
+        if offset.shape[-1] != 1:
+            group = self.groups(L)
+            first = torch.zeros(int(group.max()) + 1, dtype=torch.int64).scatter_(0, group.flip(0), torch.arange(L).flip(0))
+            if not torch.equal(offset, offset[..., first[group]]):
+                raise ValueError(f"under {self} the positions of a group share one offset: give one value for each of groups(L)")
         start, offset = self.start(L).to(offset.device), offset.double()
         window = -torch.floor((offset - start) / self.T).long()
         call = offset + window * self.T
@@ -110,7 +121,7 @@ class Hyperschedule:
 
 
 def _positive(name: str, value: int) -> None:
-    if int(value) != value or value < 1:
+    if not isinstance(value, int) or value < 1:
         raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
 
 
@@ -145,10 +156,15 @@ class Flat(Hyperschedule):
 
 @dataclass(frozen=True)
 class Block(Hyperschedule):
-    """Blocks of `width` tokens one after the other: s(i) = T floor(i/width) (BD3-LM, SSD-LM)."""
+    """Blocks of `width` tokens one after the other: s(i) = T floor(i/width) (BD3-LM, SSD-LM).
+
+    Settled tokens see the settled ones up to themselves, or with `block_causal` their whole block. Only here is that exact with a
+    key-value cache, because a block settles as one (`maths.md` 6).
+    """
 
     width: int = 16
     levels: int = 16
+    block_causal: bool = False
 
     def __post_init__(self) -> None:
         _positive("width", self.width)
@@ -160,6 +176,9 @@ class Block(Hyperschedule):
 
     def start(self, L: int) -> Tensor:
         return self.levels * (torch.arange(L) // self.width)
+
+    def order(self, L: int) -> Tensor:
+        return self.start(L) if self.block_causal else super().order(L)
 
 
 @dataclass(frozen=True)
@@ -245,4 +264,8 @@ def same_visibility(a: Hyperschedule, b: Hyperschedule, L: int) -> bool:
             (schedule.settled(k, L).numpy().tobytes(), schedule.window(k, L).numpy().tobytes()) for k in range(schedule.calls(L))
         }
 
-    return a == b or seen(a) == seen(b)
+    def ordered(schedule: Hyperschedule) -> Tensor:
+        order = schedule.order(L)
+        return order <= order[:, None]
+
+    return a == b or (torch.equal(ordered(a), ordered(b)) and seen(a) == seen(b))

@@ -130,7 +130,7 @@ class Model:
         texts = [prompts] if isinstance(prompts, str) else list(prompts if prompts is not None else [""])
         given = [self._given(text, length) for text in texts for _ in range(num_samples)]
         for size in {len(row) for row in given}:
-            self._warn_of_other_visibility(schedule, size)
+            self.warn_if_unseen(schedule, size)
         key, warp, begin = seed_from(seed), filters.temperature(temperature), time.perf_counter()
         ids: list[Tensor] = [torch.empty(0)] * len(given)
         nfe = 0
@@ -144,7 +144,8 @@ class Model:
         drawn = sum(int((row == self.network.num_tokens).sum()) for row in given)
         return Samples(ids, [self.decode(row) for row in ids], nfe, time.perf_counter() - begin, drawn)
 
-    def _warn_of_other_visibility(self, schedule: Hyperschedule, L: int) -> None:
+    def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
+        """Warn if calls under `schedule` see other contexts or windows than those of training."""
         try:
             same = same_visibility(self.hyperschedule, schedule, L)
         except ValueError:  # start steps given one by one fit one length only
@@ -152,7 +153,7 @@ class Model:
         if not same:
             warnings.warn(
                 f"this model was trained under {self.hyperschedule}; under {schedule} its calls see other contexts and windows "
-                "than in training, so no reported bound describes these samples",
+                "than in training",
                 stacklevel=3,
             )
 

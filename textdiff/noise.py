@@ -17,6 +17,8 @@ _GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
 _MULTIPLY_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
 _MULTIPLY_2 = 0x94D049BB133111EB - (1 << 64)
 
+RUN = 64  # slots that `stratified` spreads out together
+
 
 class Stream(IntEnum):
     """What a draw is for: two draws of different streams are independent."""
@@ -59,18 +61,19 @@ def uniform(seed: int, example: int | Tensor, step: int | Tensor, position: int 
     return (_shift(h, 12).double() + 0.5) * 2.0**-52
 
 
-def stratified(seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME, levels: int = 6) -> Tensor:
-    """Uniforms in (0, 1), one in each stratum of width 1/n for every aligned run of n = 2^j consecutive slots (n <= 2^levels).
+def stratified(seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME) -> Tensor:
+    """Uniforms in (0, 1), one in each stratum of width 1/n for every aligned run of n = 2^j consecutive slots (n <= RUN).
 
     A digitally shifted van der Corput sequence with independent jitter: each value alone is exactly uniform, together they are
     stratified (`maths.md` 4.5), and a value depends on (seed, key, slot) only, so micro-batches and ranks do not matter.
     """
     device = next((f.device for f in (key, slot) if isinstance(f, Tensor)), None)
     slot = torch.as_tensor(slot, dtype=torch.int64, device=device)
-    reversed_bits = sum(((slot >> bit) & 1) << (levels - 1 - bit) for bit in range(levels))
-    shift = _hash(seed, int(stream), key, slot >> levels, 1) & ((1 << levels) - 1)
+    bits = RUN.bit_length() - 1
+    reversed_bits = sum(((slot >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
+    shift = _hash(seed, int(stream), key, slot >> bits, 1) & (RUN - 1)
     jitter = uniform(seed, key, slot, 2, stream)
-    return ((reversed_bits ^ shift).double() + jitter) / (1 << levels)
+    return (((reversed_bits ^ shift).double() + jitter) / RUN).clamp(max=1 - 2.0**-53)  # the sum may round up
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:

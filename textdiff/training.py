@@ -36,6 +36,7 @@ class TextDiffusion(LightningModule):
         weight_decay: on matrices only.
         warmup: steps of linear warm-up.
         final_lr: share of `lr` at the end of the cosine, in [0, 1].
+        compile: run the network's blocks through `torch.compile`; the first steps take a minute.
         seed: key of all noise.
         num_tokens: N; by default that of the data's tokenizer.
         bos: id in front of a shifted sequence; by default that of the data's tokenizer.
@@ -54,6 +55,7 @@ class TextDiffusion(LightningModule):
         weight_decay: float = 0.01,
         warmup: int = 100,
         final_lr: float = 0.1,
+        compile: bool = False,
         seed: int = 0,
         num_tokens: int | None = None,
         bos: int | None = None,
@@ -67,7 +69,7 @@ class TextDiffusion(LightningModule):
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
         self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
-        self.warmup, self.final_lr, self.seed = warmup, final_lr, seed
+        self.warmup, self.final_lr, self.compiled, self.seed = warmup, final_lr, compile, seed
         self.num_tokens, self.bos = num_tokens, bos
         self.network: TransformerModel | None = None
         self.metrics: dict[str, MeanMetric] = {}
@@ -95,7 +97,8 @@ class TextDiffusion(LightningModule):
         objects = {"process": self.process, "hyperschedule": self.hyperschedule, "objective": self.objective}
         objects |= {"network": self.architecture, "estimator": self.estimator, "sampler": self.sampler}
         plain = ("lr", "betas", "weight_decay", "warmup", "final_lr", "seed", "num_tokens", "bos")
-        return {k: describe(v) for k, v in objects.items()} | {k: describe(getattr(self, k)) for k in plain}
+        described = {k: describe(v) for k, v in objects.items()} | {k: describe(getattr(self, k)) for k in plain}
+        return described | {"compile": self.compiled}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep plain values only: `weights_only` loading works, and a fresh process can rebuild the module."""
@@ -127,6 +130,12 @@ class TextDiffusion(LightningModule):
             {"corpus": describe(data.corpus), "documents": data.documents, "padding": data.padding},
         )
 
+    def on_fit_start(self) -> None:
+        """Compile, if asked to; in place, so that names in checkpoints stay the same."""
+        if self.compiled:
+            for block in self.network.blocks:
+                block.compile()
+
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The objective, nats per position; rows are named by their place in the run, so accumulation and ranks do not matter."""
         sequences = Batch(**batch)
@@ -138,7 +147,7 @@ class TextDiffusion(LightningModule):
         loss = total / sequences.ids.numel()
         if not loss.detach().isfinite():
             raise ValueError(f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients")
-        self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids))
+        self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids), sync_dist=True)
         return loss
 
     def _measure(self, stage: str, batch: dict[str, Tensor]) -> None:
@@ -216,4 +225,5 @@ class TextDiffusion(LightningModule):
 def _shape(network: Any, process: Any) -> dict[str, Any]:
     """What decides which weights a network has and what they mean."""
     arguments = describe(build(network, Architecture))["init_args"]
-    return {**arguments, "dropout": None, "sees t": build(process, Process).conditioned}  # type: ignore[type-abstract]
+    kept = {name: value for name, value in arguments.items() if name not in ("dropout", "attention", "checkpoint")}
+    return {**kept, "sees t": build(process, Process).conditioned}  # type: ignore[type-abstract]

@@ -63,9 +63,10 @@ class Bound:
 
 
 def _is_chain_rule(network: Denoiser, process: Process, schedule: Hyperschedule, L: int) -> bool:
-    """Whether the bound is -log p(x) itself, without noise: one token per call, each from full masking."""
-    one_by_one = schedule.T == 1 and len(schedule.start(L).unique()) == L
-    return one_by_one and (network.shifted or not process.corrupts or bool(process.atom))
+    """Whether the bound is -log p(x) itself, without noise: one token per call, each from a prior that tells nothing."""
+    prior = process.clock(torch.ones((), dtype=torch.float64))
+    nothing_left = prior.mask == 1 or (network.shifted and prior.keep == 0)
+    return schedule.T == 1 and len(schedule.start(L).unique()) == L and bool(nothing_left)
 
 
 def _estimator_name(estimator: Estimator, schedule: Hyperschedule, L: int, discrete: bool) -> str:

@@ -5,6 +5,7 @@ No [B, L, V] tensor exists: a chunk's logits live until its values and its gradi
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,13 +15,14 @@ from torch.nn.functional import linear
 
 from .protocol import Denoiser
 
-CHUNK_ELEMENTS = 1 << 23
-"""Logits alive at a time: 32 MB in float32, which stays near the cache and bounds the memory for any V."""
+CHUNK = defaultdict(lambda: 1 << 26, cpu=1 << 20)
+"""Logits alive at a time: few enough to stay in a CPU's cache, many enough to fill a GPU."""
+LEAST_ROWS = 96  # fewer make the matrix products slow
 
 
-def chunks(rows: int, N: int) -> Iterator[slice]:
-    """Slices of `rows` whose logits over N tokens have at most CHUNK_ELEMENTS entries."""
-    size = max(1, CHUNK_ELEMENTS // N)
+def chunks(rows: int, N: int, device: str) -> Iterator[slice]:
+    """Slices of `rows` whose logits over N tokens are alive together."""
+    size = max(LEAST_ROWS, CHUNK[device] // N)
     return (slice(begin, min(begin + size, rows)) for begin in range(0, rows, size))
 
 
@@ -39,7 +41,7 @@ class _RowValues(torch.autograd.Function):
         grad_hidden = torch.empty_like(hidden) if wanted[0] else None
         grad_weight = torch.zeros_like(weight) if wanted[1] else None
         grad_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-        for rows in chunks(len(hidden), len(weight)):
+        for rows in chunks(len(hidden), len(weight), hidden.device.type):
             logits = linear(hidden[rows], weight, bias).detach()
             with torch.enable_grad():
                 row_value = value(logits.requires_grad_(any(wanted)), rows)

@@ -34,7 +34,10 @@ class Denoiser(Protocol):
         ...
 
     def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
-        """Hidden rows [B, R, D] of ids [B, R] in 0..N, positions [R] and times t [B, R] in [0, 1]."""
+        """Hidden rows of ids [B, R] in 0..N, positions [R] or [B, R] and times t [B, R] in [0, 1].
+
+        [B, W, D] for the window rows; where all rows are context (a causal language model), [B, R, D] for these.
+        """
         ...
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, gelu, silu
+from torch.nn.functional import dropout, embedding, gelu, silu
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..attention import Visibility, attend
+from ..kernels import check_backend
 from .protocol import Architecture
 
 SINUSOIDS = 128  # features of the time embedding
@@ -34,14 +36,12 @@ class TransformerConfig(PreTrainedConfig):
         shifted: bool = False,
         conditioned: bool = False,
         bos: int = 0,
+        attention: str = "sdpa",
         **kwargs: object,
     ):
-        if width % (2 * heads):
-            raise ValueError(f"width must be a multiple of 2 * heads (RoPE turns pairs), got width={width}, heads={heads}")
-        if not 0 <= dropout < 1:
-            raise ValueError(f"dropout must lie in [0, 1), got {dropout}")
         self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
         self.tie, self.dropout, self.shifted, self.conditioned, self.bos = tie, dropout, shifted, conditioned, bos
+        self.attention = attention
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 
 
@@ -56,6 +56,8 @@ class Transformer(Architecture):
         tie: share the head's weights with the embedding.
         dropout: on residual branches and attention, in [0, 1).
         layout: "aligned": row j predicts token j; "shifted": row j-1 does, with a BOS in front.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.kernels`).
+        checkpoint: recompute activations in the backward pass: less memory, about a third more time.
     """
 
     layers: int = 4
@@ -64,10 +66,26 @@ class Transformer(Architecture):
     tie: bool = False
     dropout: float = 0.0
     layout: Literal["aligned", "shifted"] = "aligned"
+    attention: Literal["sdpa", "flex", "flash"] = "sdpa"
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "width", "heads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"width must be a multiple of 2 * heads (RoPE turns pairs), got width={self.width}, heads={self.heads}"
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
+        if self.layout not in ("aligned", "shifted"):
+            raise ValueError(f"layout must be 'aligned' or 'shifted', got {self.layout!r}")
+        check_backend(self.attention)
 
     def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerModel:
         """The untrained network over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
-        return TransformerModel(
+        network = TransformerModel(
             TransformerConfig(
                 num_tokens=num_tokens,
                 layers=self.layers,
@@ -78,8 +96,11 @@ class Transformer(Architecture):
                 shifted=self.layout == "shifted",
                 conditioned=conditioned,
                 bos=bos,
+                attention=self.attention,
             )
         )
+        network.checkpoint = self.checkpoint
+        return network
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -95,13 +116,20 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
+class Condition(NamedTuple):
+    """The noise condition of the rows: a table [U, D] of the times that occur, and each row's place in it [B, R]."""
+
+    table: Tensor
+    place: Tensor
+
+
 class Block(nn.Module):
     """Attention and MLP, pre-norm; with conditioning, shift, scale and gate per token (adaLN-zero)."""
 
     def __init__(self, config: TransformerConfig):
         super().__init__()
         D = config.width
-        self.heads, self.dropout = config.heads, config.dropout
+        self.heads, self.dropout, self.attention = config.heads, config.dropout, config.attention
         self.norm_attention, self.norm_mlp = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
         self.up, self.down = nn.Linear(D, 4 * D), nn.Linear(4 * D, D)
@@ -110,24 +138,25 @@ class Block(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility) -> Tensor:
+    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int) -> Tensor:
         B, R, D = h.shape
         q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0)
-        return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R, D)))
+        q, k = rotate(q, cos, sin)[:, :, skip:], rotate(k, cos, sin)
+        mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0, self.attention)
+        return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R - skip, D)))
 
     def _mlp(self, h: Tensor) -> Tensor:
         return self._drop(self.down(gelu(self.up(h), approximate="tanh")))
 
-    def forward(self, x: Tensor, c: Tensor | None, cos: Tensor, sin: Tensor, visibility: Visibility) -> Tensor:
-        """X [B, R, D] -> [B, R, D]; c [B, R, D] is the noise condition or None."""
+    def forward(self, x: Tensor, c: Condition | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0) -> Tensor:
+        """x [B, R, D] -> [B, R - skip, D]; c is the noise condition or None; the first `skip` rows are keys only."""
         if self.modulation is None or c is None:
-            x = x + self._attention(self.norm_attention(x), cos, sin, visibility)
+            x = x[:, skip:] + self._attention(self.norm_attention(x), cos, sin, visibility, skip)
             return x + self._mlp(self.norm_mlp(x))
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.modulation(c).chunk(6, -1)
-        x = x + gate_a * self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility)
-        return x + gate_m * self._mlp(self.norm_mlp(x) * (1 + scale_m) + shift_m)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = embedding(c.place, self.modulation(c.table)).chunk(6, -1)
+        attention = self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility, skip)
+        x = x[:, skip:] + gate_a[:, skip:] * attention
+        return x + gate_m[:, skip:] * self._mlp(self.norm_mlp(x) * (1 + scale_m[:, skip:]) + shift_m[:, skip:])
 
 
 class TimeEmbedding(nn.Module):
@@ -150,6 +179,7 @@ class TransformerModel(PreTrainedModel):
 
     config_class = TransformerConfig
     base_model_prefix = "textdiff"
+    checkpoint = False
     _no_split_modules = ["Block"]  # noqa: RUF012 - transformers' own convention
 
     def __init__(self, config: TransformerConfig):
@@ -175,7 +205,7 @@ class TransformerModel(PreTrainedModel):
         elif isinstance(module, nn.LayerNorm):
             # A tied head sees the own token's embedding in the residual stream: its first logit would be 0.02 D.
             tied = self.config.tie and module is self.norm
-            init.constant_(module.weight, min(1.0, 1 / (0.02 * self.config.width)) if tied else 1.0)
+            init.constant_(module.weight, min(1.0, 0.5 / (0.02 * self.config.width)) if tied else 1.0)
 
     @property
     def num_tokens(self) -> int:
@@ -202,13 +232,20 @@ class TransformerModel(PreTrainedModel):
         return self.embedding
 
     def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
-        """Hidden rows [B, R, D] of ids [B, R] in 0..N at positions [R] and times t [B, R]."""
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`."""
         x = self.embedding(ids)
         cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
-        c = self.time(t) if self.time is not None else None
-        for block in self.blocks:
-            x = block(x, c, cos, sin, visibility)
-        return self.norm(x)
+        c = None
+        if self.time is not None:  # few different times occur in a call, so the modulations are made once for each
+            levels, place = t.unique(return_inverse=True)
+            c = Condition(self.time(levels), place)
+        skip = visibility.context if visibility.context < ids.shape[-1] else 0
+        for block in self.blocks[:-1]:
+            if self.checkpoint and self.training:
+                x = checkpoint(block, x, c, cos, sin, visibility, use_reentrant=False)
+            else:
+                x = block(x, c, cos, sin, visibility)
+        return self.norm(self.blocks[-1](x, c, cos, sin, visibility, skip))  # context rows end as keys and values
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight [N, D] and bias of the head; tied, the embedding without its MASK row."""
@@ -221,7 +258,7 @@ class TransformerModel(PreTrainedModel):
         weight, bias = self.head_parameters()
         t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
         positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        hidden = self.body(input_ids, positions, t, Visibility(causal=self.shifted))
+        hidden = self.body(input_ids, positions, t, Visibility(context=len(positions) if self.shifted else 0))
         return nn.functional.linear(hidden, weight, bias)
 
 

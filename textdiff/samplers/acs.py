@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..family import Process
 from ..noise import Noise, Stream, categorical
 from ..prediction import add_at_own, own_token_shift, posterior_logits
-from ..process import Process
 from .ancestral import Ancestral
 from .base import Sampler, draw_visible, reverse_step, unmasks
 from .filters import Filter, identity
@@ -50,6 +50,8 @@ class ACS(Ancestral):
 
     def check(self, process: Process) -> None:
         _refuse_absorbing(self, process)
+        if process.leaks:
+            raise ValueError(f"{self} keeps the marginals of processes without leak, not of {process}: use Ancestral")
         if self.eta is not None and not process.masks:
             raise ValueError(f"eta scales m_s/m_t, and {process} never masks: use ACS(rate=...)")
 
@@ -64,9 +66,10 @@ class ACS(Ancestral):
         else:
             ratio = s / t.clamp_min(1e-300)
         e = ratio * (self.eta if self.eta is not None else -torch.expm1(-self.rate * (t - s)))
+        e = torch.where(t > s, e, 0.0)
         if e.numel() and e.max() > 1:
             raise ValueError(f"eta m_s/m_t = {float(e.max()):g} exceeds 1 in a step: choose eta <= {self.eta / float(e.max()):g}")
-        return torch.where(t > s, e, 0.0)
+        return e
 
     def _redrawn(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
         return (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))

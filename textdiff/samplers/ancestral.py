@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..family import Process
 from ..noise import Noise
-from ..process import Process
 from .base import Sampler, reverse_step, unmasks
 from .filters import Filter, identity
 
@@ -24,8 +24,7 @@ class Ancestral(Sampler):
         chosen = unmasks(process, z, t, s, N, noise)
         if not process.corrupts:
             return chosen
-        bridge = process.bridge(s, t)
-        return chosen | ((z < N) & (t > s) & ((bridge.fresh > 0) | (bridge.stay < 1)))
+        return chosen | ((z < N) & (t > s) & process.moves(s, t))
 
     def step(
         self,

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..family import Process
 from ..noise import Noise, Stream, categorical, uniform_token
 from ..prediction import Prediction
-from ..process import Process
 from .filters import Filter, identity
 
 
