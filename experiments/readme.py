@@ -25,15 +25,69 @@ def quickstart(result: dict) -> str:
     return "\n".join(lines)
 
 
-SECTIONS = {"quickstart": ("quickstart/result.json", quickstart)}
+def training(result: dict) -> str:
+    """Training speed beside GPT-2."""
+    o = result["settings"]
+    lines = [
+        f"`benchmarks/training.py`, {o['layers']} x {o['width']}, context {o['length']}, "
+        f"vocabulary {int(o['vocabulary']):,}, batch {o['batch']}, "
+        f"{result['threads']} thread{'s' * (result['threads'] > 1)}, interleaved in one run; ratios are what carries over:",
+        "",
+        "| case | tokens/s ÷ GPT-2's | supervised positions/s | memory above weights and optimizer, GB | body | head | optimizer |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {c['ratio']:.2f} | {c['supervised_per_second']:.0f} | {c['memory_gb']:.2f} | "
+        + " | ".join(f"{100 * c[part]:.0f} %" for part in ("body", "head", "optimizer"))
+        + " |"
+        for name, c in result["cases"].items()
+    ]
+    return "\n".join(lines)
+
+
+SIX = {
+    "ar": "AR",
+    "mdlm": "MDLM",
+    "gamma": "γ flat (0.05)",
+    "epsilon": "ε flat (0.01)",
+    "epsilon_block": "ε block 16",
+    "gamma_slide": "γ slide (16, 4)",
+}
+
+
+def six_models(result: dict) -> str:
+    """Bounds of the six models."""
+    models = result["models"]
+    tokens = models["ar"]["bounds"][0]["tokens"]
+    lines = [
+        f"Validation text of WikiText-2 ({tokens:,} BPE tokens), {models['ar']['steps']:,} steps of 4,096 tokens each:",
+        "",
+        "| model | bound | nats/token | ± s.e. | perplexity | estimator | training, s |",
+        "|---|---|---:|---:|---:|---|---:|",
+    ]
+    for name, title in SIX.items():
+        for number, b in enumerate(models[name]["bounds"]):
+            first = (title, f"{models[name]['training_seconds']:.0f}") if number == 0 else ("", "")
+            cells = (b["name"], f"{b['nats']:.3f}", f"{b['standard_error']:.3f}", f"{b['perplexity']:.1f}", b["estimator"])
+            lines.append(f"| {' | '.join((first[0], *cells, first[1]))} |")
+    return "\n".join(lines)
+
+
+SECTIONS = {
+    "quickstart": ("experiments/quickstart/result.json", quickstart),
+    "training": ("benchmarks/training.json", training),
+    "six_models": ("experiments/six_models/result.json", six_models),
+}
 
 
 def render(readme: str) -> str:
     """The README with every section between `<!-- name -->` and `<!-- /name -->` made anew from its JSON."""
     for name, (file, make) in SECTIONS.items():
+        if f"<!-- {name} -->" not in readme:
+            continue
         head, rest = readme.split(f"<!-- {name} -->\n")
         _, tail = rest.split(f"<!-- /{name} -->")
-        table = make(json.loads((ROOT / "experiments" / file).read_text(encoding="utf-8")))
+        table = make(json.loads((ROOT / file).read_text(encoding="utf-8")))
         readme = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
     return readme
 

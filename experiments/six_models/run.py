@@ -18,6 +18,8 @@ import sys
 import time
 from pathlib import Path
 
+import yaml
+
 HERE = Path(__file__).resolve().parent
 NAMES = ("ar", "mdlm", "gamma", "epsilon", "epsilon_block", "gamma_slide")
 FILES = {"train": "wiki.train.tokens.xz", "validation": "wiki.valid.tokens.xz", "test": "wiki.test.tokens.xz"}
@@ -67,6 +69,7 @@ def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
         textdiff("evaluate", "perplexity", runs / name, *options)
     found = json.loads(output.read_text())
     found["training_seconds"] = json.loads((runs / name / "seconds.json").read_text())
+    found["steps"] = int(yaml.safe_load((HERE / "configs/base.yaml").read_text())["trainer"]["max_steps"])
     return found
 
 
