@@ -49,6 +49,7 @@ def matrix(schedule: Hyperschedule, L: int) -> Figure:
     image = axes.imshow(table, cmap=colours, vmin=0, vmax=T, aspect="auto", interpolation="nearest")
     axes.set(xlabel="position i", ylabel="step k", title=_title(schedule, L))
     axes.title.set_fontsize(9)
+    axes.yaxis.get_major_locator().set_params(integer=True)
     bar = figure.colorbar(image, ax=axes, label="noise level τ/T", ticks=[0, T / 2, T])
     bar.ax.set_yticklabels(["0 settled", "½", "1 noise"])
     return figure
