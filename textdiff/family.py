@@ -77,7 +77,7 @@ class Process:
         raise NotImplementedError
 
     def _stay(self, s: Tensor, t: Tensor) -> Tensor:
-        """P(MASK at t | MASK at s) = exp(-∫ v)."""
+        """P(MASK at t | MASK at s); with a leak m_t + (1 - m_s) exp(-∫ (r + v)), for a leaked token may be masked again."""
         return torch.ones_like(t)
 
     def __post_init__(self) -> None:

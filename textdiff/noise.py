@@ -113,15 +113,13 @@ class Noise:
 def categorical(logits: Tensor, u: Tensor) -> Tensor:
     """Draw from softmax(logits) by inverse CDF in float64; logits [..., N], u [...] in (0, 1) -> [...] int64.
 
-    The token is the first whose cumulative probability exceeds u, so a token of probability 0 is never drawn.
+    The token is the first whose cumulative probability exceeds u, so a token of probability 0 is never drawn; u <= 1 - 2^-53 times
+    the total rounds to less than the total, so there always is one.
     """
     if u.dtype != torch.float64:
         raise ValueError(f"token draws need float64 uniforms, got {u.dtype}: take them from textdiff.noise.uniform")
     cdf = logits.double().softmax(-1).cumsum(-1)
-    total = cdf[..., -1:]
-    index = torch.searchsorted(cdf, u.unsqueeze(-1) * total, right=True)
-    last = torch.searchsorted(cdf, total.contiguous())  # u * total may round up to total
-    return torch.minimum(index, last).squeeze(-1)
+    return torch.searchsorted(cdf, u.unsqueeze(-1) * cdf[..., -1:], right=True).squeeze(-1)
 
 
 def uniform_token(N: int, u: Tensor) -> Tensor:

@@ -49,7 +49,7 @@ def posterior_logits(logits: Tensor, z: Tensor, log_keep: Tensor, log_corrupt: T
     """
     N = logits.shape[-1]
     shift = torch.logaddexp(torch.zeros_like(log_keep), log_keep + math.log(N) - log_corrupt)
-    return add_at_own(logits.double(), z, shift.clamp(max=1e6))
+    return add_at_own(logits.double(), z, shift.clamp(max=1e6))  # infinite at κ = 1, but a softmax wants it finite
 
 
 def cavity_logits(logits: Tensor, z: Tensor, epsilon: float) -> Tensor:

@@ -99,7 +99,7 @@ class GammaHybrid(Process):
             (1 - g) * torch.where(visible > 0, rate * visible, 0.0) if g < 1 else zero,
             log_keep,
             (-torch.expm1(log_keep)).log(),
-            -g * rate,
+            -g * rate if g > 0 else zero,
             zero,
         )
 
@@ -218,8 +218,8 @@ class GIDD(Process):
         c, c_rate = self._c(t)
         mask = t / (1 + c)
         mask_rate = (1 + c - t * c_rate) / (1 + c) ** 2
-        rest = (1 - t + c).clamp_min(1e-300)
-        keep_rate = -1 / (1 - t) + (1 - c_rate) / rest
+        # κ'/κ = (1-κ) (a'/a - b'/b)
+        keep_rate = -(log_u - total).exp() * (half / t.clamp_min(1e-300) + (1 - half) / (1 - t).clamp_min(1e-300))
         leak = -keep_rate * (1 - mask)
         return Clock(mask, mask_rate, log_a - total, log_u - total, keep_rate, leak)
 
