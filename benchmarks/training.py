@@ -4,7 +4,8 @@
     python benchmarks/training.py --layers 2 --vocabulary 1000 --rounds 2 --output /tmp/training.json
 
 A step is draw, forward, backward, AdamW. Ratios to GPT-2's tokens/s carry over between machines, seconds do not; use one thread
-(OMP_NUM_THREADS=1) on a shared machine. Memory is the peak above weights, gradients and AdamW's moments, in a process of its own.
+(OMP_NUM_THREADS=1) on a shared machine. "body" holds the whole backward pass; we make the head's gradient in the forward pass, so
+ours is in "head", GPT-2's in "body". Memory is the peak above weights, gradients and AdamW's moments, in a process of its own.
 """
 
 from __future__ import annotations

@@ -247,7 +247,9 @@ def test_a_failed_resume_keeps_the_run(capsys, tmp_path):
     """What is there already stays, also when a later training cannot begin."""
     run = tiny.fit(tmp_path / "run")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert "Invalid learning rate" in tiny.refused(capsys, lightning("fit", run, "--model.lr=-1"))
+    assert "Invalid learning rate" in tiny.refused(
+        capsys, lightning("fit", run, "--model.lr=-1", f"--ckpt_path={run}/checkpoints/last.ckpt")
+    )
     changed = {path.name for path in run.rglob("*") if path.is_file() and before.get(path) != path.read_bytes()}
     assert changed <= {"config.yaml"}
     textdiff.load(run)

@@ -119,8 +119,9 @@ def test_interpolation_across_files(tmp_path, capsys):
     small = [word for word in toy(tmp_path / "run") if "log_every" not in word and "batch_size" not in word]
     command = ["fit", *configs("trainer/quick", "model/mdlm"), *two, *text, *small]
     for extra, expected in (([], 4), (["--data.batch_size=5"], 5)):
-        main([*command, *extra])
-        used = resolved(tmp_path / "run")
+        run = tmp_path / f"run{expected}"
+        main([*command, *extra, f"--trainer.default_root_dir={run}"])
+        used = resolved(run)
         assert used["model"]["warmup"] == used["trainer"]["log_every_n_steps"] == expected
     (tmp_path / "two.yaml").write_text("model:\n  warmup: ${data.nothing}\n")
     assert "data.nothing" in refused(capsys, command)

@@ -100,13 +100,14 @@ def test_the_folder_is_written_at_checkpoints_too(tmp_path, monkeypatch):
     assert averages[-2]  # the EMA's weights, not the network's
 
 
-def test_a_second_training_replaces_the_first(tmp_path):
-    for seed in (0, 1):
-        tiny.fit(tmp_path, "--seed_everything", str(seed))
-        checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-        assert checkpoint["hyper_parameters"]["seed"] == seed
-        assert torch.equal(textdiff.load(tmp_path).network.norm.weight, checkpoint["state_dict"]["network.norm.weight"])
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", "step-2.ckpt"]
+def test_a_second_training_does_not_write_over_the_first(tmp_path, capsys):
+    tiny.fit(tmp_path / "run")
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as stop:
+        tiny.fit(tmp_path / "run", "--seed_everything", "1")
+    assert stop.value.code == 2 and "already holds a model" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in (tmp_path / "run/checkpoints").iterdir()) == ["last.ckpt", "step-2.ckpt"]
 
 
 def test_a_round_trip_keeps_everything(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -119,7 +120,9 @@ def _corpus(text: str) -> Corpus:
 
 
 def _data(model: Model, options: argparse.Namespace) -> TextData:
-    corpus = _corpus(options.corpus) if options.corpus else build(model.data.get("corpus"), Corpus)
+    if not options.corpus and "corpus" not in model.data:
+        raise ValueError(f"{options.run} does not say which text it was trained on: give one with --corpus")
+    corpus = _corpus(options.corpus) if options.corpus else build(model.data["corpus"], Corpus)
     data = TextData(
         corpus,
         length=model.length if options.length is None else options.length,
@@ -129,6 +132,14 @@ def _data(model: Model, options: argparse.Namespace) -> TextData:
     )
     data.tokenizer = model.tokenizer
     return data
+
+
+def _result_name(options: argparse.Namespace, corpus: str) -> str:
+    """A file name of its own for each text and way of measuring."""
+    text = Path(options.corpus).name if options.corpus else corpus
+    parts = ["perplexity", text, options.split, options.hyperschedule, "discrete" if options.discrete else None]
+    parts += [f"length{options.length}" if options.length else None, f"first{options.limit}" if options.limit else None]
+    return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_") + ".json"
 
 
 def evaluate(arguments: list[str]) -> None:
@@ -146,7 +157,7 @@ def evaluate(arguments: list[str]) -> None:
     parser.add_argument("--draws", type=int, default=8, help="noisy versions of each sequence, even")
     parser.add_argument("--discrete", action="store_true", help="the T-step bound of a flat schedule: the law of `sample`")
     parser.add_argument("--limit", type=int, help="score only the first rows")
-    parser.add_argument("--output", type=Path, help="JSON file; default: RUN/results/perplexity-CORPUS-SPLIT.json")
+    parser.add_argument("--output", type=Path, help="JSON file; default: one in RUN/results named after these options")
     options = parser.parse_args(arguments[1:])
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
@@ -178,6 +189,6 @@ def evaluate(arguments: list[str]) -> None:
         "data": {**data.provenance(options.split), "split": options.split, "rows": rows, "eos": model.tokenizer.eos_token},
         **provenance(model, options.run, options.seed),
     }
-    output = options.output or options.run / "results" / f"perplexity-{data.corpus.name}-{options.split}.json".replace("/", "_")
+    output = options.output or options.run / "results" / _result_name(options, data.corpus.name)
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

@@ -178,15 +178,39 @@ def row_sum(
     return total, table
 
 
-def reconstruction(network: Denoiser, batch: Batch, process: Process, schedule: Hyperschedule, noise: Noise) -> Tensor:
-    """-log p(x | z_0) at t = 0+ for a process with an atom, a second network call [B, L], nats (1.5), (4.5)."""
+def reconstruction(
+    network: Denoiser, batch: Batch, process: Process, schedule: Hyperschedule, noise: Noise
+) -> tuple[Tensor, Tensor]:
+    """-log p(x | z_0) at t = 0+ for a process with an atom, a second network call (1.5), (4.5); as `row_sum`."""
     t = torch.full(batch.ids.shape, JUST_ABOVE_ZERO, dtype=torch.float64, device=batch.ids.device)
     if batch.valid is not None:
         t = torch.where(batch.valid, t, 0.0)
     z = process.shuffle(batch.ids, t, network.num_tokens, noise.at(-1 - noise.step))  # other draws than those at t
     tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=t.device), t.shape[-1])
     draw = Draw(z, t, torch.zeros_like(t), tiling, 1.0)
-    return row_sum(network, batch, draw, Nelbo(), process, schedule)[1]
+    return row_sum(network, batch, draw, Nelbo(), process, schedule)
+
+
+def estimate(
+    network: Denoiser,
+    batch: Batch,
+    process: Process,
+    schedule: Hyperschedule,
+    objective: Objective,
+    estimator: Estimator,
+    noise: Noise,
+) -> tuple[Tensor, Tensor]:
+    """One draw of the objective: the rows and, for the bound of a process with an atom in continuous time, its reconstruction.
+
+    Returns:
+        The differentiable sum over the batch, and the values [B, L] float64 in nats (without gradient).
+    """
+    draw = estimator(batch, process, schedule, network.num_tokens, noise)
+    total, nats = row_sum(network, batch, draw, objective, process, schedule)
+    if objective.full and process.atom and draw.s is None:
+        more, added = reconstruction(network, batch, process, schedule, noise)
+        total, nats = total + more, nats + added
+    return total, nats
 
 
 def sequence_nats(
@@ -198,18 +222,14 @@ def sequence_nats(
     estimator: Estimator,
     noise: Noise,
 ) -> Tensor:
-    """One unbiased draw of the bound of each sequence, [B, L] float64 nats: prior + sum over rows + reconstruction.
+    """One unbiased draw of the bound at every position, [B, L] float64 nats: `estimate` and the prior term.
 
-    For an objective that is not the NELBO (a loss, or B2 of `maths.md` 4.3) the sum over rows alone.
+    For an objective that is not the NELBO (a loss, or B2 of `maths.md` 4.3) without prior term.
     """
-    N = network.num_tokens
-    draw = estimator(batch, process, schedule, N, noise)
-    nats = row_sum(network, batch, draw, objective, process, schedule)[1]
+    nats = estimate(network, batch, process, schedule, objective, estimator, noise)[1]
     if not objective.full:
         return nats
-    if process.atom and draw.s is None:
-        nats = nats + reconstruction(network, batch, process, schedule, noise)
-    prior = process.prior_kl(N).to(nats.device)
+    prior = process.prior_kl(network.num_tokens).to(nats.device)
     return nats + (prior if batch.valid is None else prior * batch.valid)
 
 

@@ -120,7 +120,8 @@ def load(folder: str | Path) -> Model:
     folder = Path(folder)
     config, ours = _read_config(folder)
     _check_files(folder, ours["sha256"])
-    network = TransformerModel(TransformerConfig.from_dict(config))
+    # The kernel is a choice of the machine, not of the model.
+    network = TransformerModel(TransformerConfig.from_dict({**config, "attention": "sdpa"}))
     _read_weights(folder / WEIGHTS, network)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

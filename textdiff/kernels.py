@@ -43,6 +43,11 @@ def _block_mask(mask: Tensor) -> Any:
     return create_block_mask(sees, batch if batch > 1 else None, None, Q, K, device=mask.device.type)
 
 
+@lru_cache(maxsize=2)
+def _causal(rows: int, device: torch.device) -> Tensor:
+    return torch.ones(1, rows, rows, dtype=torch.bool, device=device).tril()
+
+
 def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
     """FlexAttention: skips blocks of the mask that none sees. Training needs CUDA (there is no backward pass on CPU), no dropout."""
     if dropout:
@@ -50,7 +55,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dro
     if q.device.type == "cpu" and (q.requires_grad or k.requires_grad):
         raise ValueError("the flex kernel has no backward pass on CPU: set attention to sdpa")
     if causal:
-        mask = torch.ones(1, q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
+        mask = _causal(q.shape[2], q.device)
     return _flex()(q, k, v, block_mask=None if mask is None else _block_mask(mask))
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from .callbacks import ModelFolder
 from .data import Corpus, TextData, TokenizerSpec
 from .estimator import Estimator
+from .hub import CONFIG
 from .hyperschedule import Hyperschedule
 from .network import Architecture
 from .objective import Objective
@@ -104,7 +105,13 @@ class TextDiffusionCLI(LightningCLI):
             raise
 
     def before_fit(self) -> None:
-        """Read the data before anything is written."""
+        """Refuse to write over another model, and read the data before anything is written."""
+        run = Path(self.trainer.default_root_dir)
+        if (run / CONFIG).exists() and self.config.fit.ckpt_path is None:
+            raise ValueError(
+                f"{run} already holds a model: go on with it (--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
+                "(--trainer.default_root_dir), or remove it"
+            )
         data: TextData = self.datamodule
         data.tokenizer  # noqa: B018 - built on first use
         if not data.corpus.streaming:
@@ -120,6 +127,8 @@ class TextDiffusionCLI(LightningCLI):
     def after_predict(self) -> None:
         """Print the filled texts and keep them in the run folder."""
         texts = [text for batch in self.trainer.predict_loop.predictions or [] for text in batch]
+        if not self.trainer.is_global_zero:
+            return
         print("\n".join(texts))
         path = Path(self.trainer.default_root_dir) / "predictions.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

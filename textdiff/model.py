@@ -108,7 +108,10 @@ class Model:
         first: int = 0,
         on_call: Callable[[int, int, Tensor], None] | None = None,
     ) -> Samples:
-        """Draw texts; the default draws exactly from the model whose T-step bound `evaluate perplexity --discrete` reports.
+        """Draw texts; without given tokens the default draws exactly from the model of the schedule's T-step bound.
+
+        That bound is what `evaluate perplexity` reports, for flat schedules with `--discrete`. Given tokens are clamped: the law is that
+        of the text given them where they settle before the rest (AR, whole blocks), else that of the clamped chain.
 
         Args:
             prompts: beginnings of the texts, or texts with `[MASK]` at positions to fill; given tokens are at t = 0.
@@ -125,6 +128,8 @@ class Model:
         Raises:
             ValueError: if a prompt does not fit, or the sampler, schedule and network do not go together.
         """
+        if num_samples < 1 or batch_size < 1:
+            raise ValueError(f"num_samples and batch_size must be >= 1, got {num_samples} and {batch_size}")
         schedule, sampler = hyperschedule or self.hyperschedule, sampler or Ancestral()
         require(self.prediction, sampler.prediction, sampler)
         texts = [prompts] if isinstance(prompts, str) else list(prompts if prompts is not None else [""])
@@ -146,6 +151,10 @@ class Model:
 
     def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
         """Warn if calls under `schedule` see other contexts or windows than those of training."""
+        if self.length < L:
+            warnings.warn(
+                f"{L} tokens are more than the {self.length} of training: later positions were never seen", stacklevel=3
+            )
         try:
             same = same_visibility(self.hyperschedule, schedule, L)
         except ValueError:  # start steps given one by one fit one length only

@@ -29,7 +29,7 @@ def _find(class_path: str, base: type[T]) -> type[T]:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise ValueError(f"there is no class {class_path!r}; known: {', '.join(names(base))}") from None
-    if not (isinstance(found, type) and issubclass(found, base)):
+    if not (isinstance(found, type) and issubclass(found, base) and found is not base):
         raise ValueError(f"{class_path!r} is not a {base.__name__}; known: {', '.join(names(base))}")
     return found
 

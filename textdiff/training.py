@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from .estimator import Batch, Estimator, Stratified, bounds, least_variance, row_sum, sequence_nats
+from .estimator import Batch, Estimator, Stratified, bounds, estimate, least_variance, sequence_nats
 from .hyperschedule import Flat, Hyperschedule
 from .model import MASK_TEXT, Model, check_tokenizer
 from .network import Architecture, Transformer, TransformerModel
@@ -79,6 +79,7 @@ class TextDiffusion(LightningModule):
     def _build_network(self) -> None:
         assert self.num_tokens is not None
         self.network = self.architecture.build(self.num_tokens, self.process.conditioned, self.bos or 0)
+        self.decayed = {name for name, p in self.named_parameters() if p.ndim >= 2}  # now: FSDP flattens them later
 
     def configure_model(self) -> None:
         """Build the network once the tokenizer is known."""
@@ -111,7 +112,13 @@ class TextDiffusion(LightningModule):
             raise ValueError("this checkpoint is not one that textdiff wrote")
         if self._trainer is not None:
             check_tokenizer(self.trainer.datamodule.tokenizer, saved["num_tokens"])  # type: ignore[attr-defined]
-        theirs, ours = _shape(saved["network"], saved["process"]), _shape(self.architecture, self.process)
+        theirs, ours = (
+            _meaning(*parts)
+            for parts in (
+                (saved["network"], saved["process"], saved["objective"]),
+                (self.architecture, self.process, self.objective),
+            )
+        )
         differ = [f"{name} {theirs[name]} here {ours.get(name)}" for name in theirs if theirs[name] != ours.get(name)]
         if differ:
             raise ValueError(f"the checkpoint holds a network of another architecture: {', '.join(differ)}; use its config.yaml")
@@ -142,8 +149,9 @@ class TextDiffusion(LightningModule):
         if self.network.config.dropout:
             torch.manual_seed(int(uniform(self.seed, 0, sequences.slot[0].cpu(), 0, Stream.DROPOUT) * 2**52))
         noise = Noise(self.seed, sequences.slot)
-        draw = self.estimator(sequences, self.process, self.hyperschedule, self.network.num_tokens, noise)
-        total, _values = row_sum(self.network, sequences, draw, self.objective, self.process, self.hyperschedule)
+        total, _values = estimate(
+            self.network, sequences, self.process, self.hyperschedule, self.objective, self.estimator, noise
+        )
         loss = total / sequences.ids.numel()
         if not loss.detach().isfinite():
             raise ValueError(f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients")
@@ -157,8 +165,9 @@ class TextDiffusion(LightningModule):
             estimator = least_variance(process, self.hyperschedule, L)
             noise = Noise(self.seed, sequences.example, step=1)
             nats = sequence_nats(self.network, sequences, process, self.hyperschedule, objective, estimator, noise)
-            metric = self.metrics.setdefault(f"{stage}/{name}", MeanMetric().set_dtype(torch.float64).to(self.device))
-            metric.update(nats.sum() / sequences.scored.sum(), sequences.scored.sum())
+            if f"{stage}/{name}" not in self.metrics:
+                self.metrics[f"{stage}/{name}"] = MeanMetric().set_dtype(torch.float64).to(self.device)
+            self.metrics[f"{stage}/{name}"].update(nats.sum() / sequences.scored.sum(), sequences.scored.sum())
 
     def _report(self, stage: str) -> None:
         for name, metric in self.metrics.items():
@@ -205,8 +214,9 @@ class TextDiffusion(LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW (decay on matrices only) with linear warm-up and a cosine down to final_lr · lr."""
-        matrices = [p for p in self.parameters() if p.ndim >= 2]
-        others = [p for p in self.parameters() if p.ndim < 2]
+        named = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in self.named_parameters()]
+        matrices = [p for name, p in named if name in self.decayed]
+        others = [p for name, p in named if name not in self.decayed]
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
         optimizer._step_supports_amp_scaling = False  # else Lightning refuses to clip gradients under mixed precision
@@ -222,8 +232,9 @@ class TextDiffusion(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _shape(network: Any, process: Any) -> dict[str, Any]:
+def _meaning(network: Any, process: Any, objective: Any) -> dict[str, Any]:
     """What decides which weights a network has and what they mean."""
     arguments = describe(build(network, Architecture))["init_args"]
     kept = {name: value for name, value in arguments.items() if name not in ("dropout", "attention", "checkpoint")}
-    return {**kept, "sees t": build(process, Process).conditioned}  # type: ignore[type-abstract]
+    predicts = str(build(objective, Objective).prediction)
+    return {**kept, "sees t": build(process, Process).conditioned, "predicts": predicts}  # type: ignore[type-abstract]

@@ -4,21 +4,25 @@
     python experiments/six_models/run.py --data ... --only ar mdlm                            # some of them
 
 Each trains for the same number of steps on wiki.train.tokens and is measured on wiki.valid.tokens. A finished model is not trained again,
-an interrupted one goes on from its last checkpoint. Then the model folders with bf16 weights go to models/, the numbers to result.json.
+an interrupted one goes on from its last checkpoint. Its folder with bf16 weights goes to models/; what is measured is that folder.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import torch
 import yaml
+
+import textdiff as package
+from textdiff.hub import save
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("ar", "mdlm", "gamma", "epsilon", "epsilon_block", "gamma_slide")
@@ -43,48 +47,43 @@ def corpus(data: Path, runs: Path) -> list[str]:
 
 
 def train(name: str, data: Path, runs: Path) -> None:
-    """Train one model, or go on with it."""
+    """Train one model, or go on with it; the seconds of all its sessions are added up."""
     run, seconds = runs / name, runs / name / "seconds.json"
     if (run / "loss.png").exists():
         return
     configs = ["--config", HERE / "configs/base.yaml", "--config", HERE / f"configs/{name}.yaml"]
     last = run / "checkpoints/last.ckpt"
-    begin = time.perf_counter()
-    textdiff(
-        "fit",
-        *configs,
-        *corpus(data, runs),
-        f"--trainer.default_root_dir={run}",
-        *(["--ckpt_path", last] if last.exists() else []),
-    )
-    before = json.loads(seconds.read_text()) if seconds.exists() else 0.0
-    seconds.write_text(json.dumps(before + time.perf_counter() - begin))
-
-
-def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
-    """Every bound of one model on the validation text."""
-    output = runs / name / "results/perplexity.json"
-    if not output.exists():
-        options = ("--limit", rows, "--draws", draws, "--batch-size", 64, "--output", output)
-        textdiff("evaluate", "perplexity", runs / name, *options)
-    found = json.loads(output.read_text())
-    found["training_seconds"] = json.loads((runs / name / "seconds.json").read_text())
-    found["steps"] = int(yaml.safe_load((HERE / "configs/base.yaml").read_text())["trainer"]["max_steps"])
-    return found
+    resume = ["--ckpt_path", last] if last.exists() else []
+    before, begin = json.loads(seconds.read_text()) if seconds.exists() else 0.0, time.perf_counter()
+    try:
+        textdiff("fit", *configs, *corpus(data, runs), f"--trainer.default_root_dir={run}", *resume)
+    finally:
+        if run.exists():
+            seconds.write_text(json.dumps(before + time.perf_counter() - begin))
 
 
 def publish(name: str, runs: Path) -> None:
-    """The model folder with bf16 weights and its pictures, small enough to commit."""
-    import torch
-
-    import textdiff as package
-    from textdiff.hub import save
-
+    """The model folder with bf16 weights, small enough to commit; it names no path of this machine."""
     model = package.load(runs / name)
     weights = {key: value.to(torch.bfloat16) for key, value in model.network.state_dict().items()}
-    save(model, HERE / "models" / name, weights)
-    for extra in ("loss.png", "config.yaml"):
-        shutil.copyfile(runs / name / extra, HERE / "models" / name / extra)
+    data = {key: value for key, value in model.data.items() if key != "corpus"}
+    save(dataclasses.replace(model, data=data), HERE / "models" / name, weights)
+    shutil.copyfile(runs / name / "loss.png", HERE / "models" / name / "loss.png")
+
+
+def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
+    """Every bound of one published model on the validation text."""
+    output = HERE / "models" / name / "results/perplexity.json"
+    found = json.loads(output.read_text()) if output.exists() else {"data": {}, "bounds": [{}]}
+    if found["data"].get("rows") != rows or found["bounds"][0].get("draws") not in (1, draws):
+        text = runs / FILES["validation"].replace(".tokens.xz", ".txt.xz")
+        options = ("--corpus", text, "--limit", rows, "--draws", draws, "--batch-size", 64, "--output", output)
+        textdiff("evaluate", "perplexity", HERE / "models" / name, *options)
+        found = json.loads(output.read_text().replace(f"{runs}/", ""))
+        output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+    config = yaml.safe_load((runs / name / "config.yaml").read_text())
+    seconds = json.loads((runs / name / "seconds.json").read_text())
+    return {**found, "training_seconds": seconds, "steps": config["trainer"]["max_steps"]}
 
 
 def main() -> None:
@@ -97,16 +96,14 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=4, help="noisy versions of each row")
     options = parser.parse_args()
     runs = options.runs.resolve()
+    results = HERE / "result.json"
+    found = json.loads(results.read_text())["models"] if results.exists() else {}
     for name in options.only:
         train(name, options.data, runs)
-        measure(name, runs, options.rows, options.draws)
-    if all((runs / name / "results/perplexity.json").exists() for name in NAMES):
-        results = {name: measure(name, runs, options.rows, options.draws) for name in NAMES}
-        for name in NAMES:
-            publish(name, runs)
-        (HERE / "result.json").write_text(
-            json.dumps({"threads": os.environ.get("OMP_NUM_THREADS"), "models": results}, indent=2) + "\n"
-        )
+        publish(name, runs)
+        found[name] = measure(name, runs, options.rows, options.draws)
+        ordered = {key: found[key] for key in NAMES if key in found}
+        results.write_text(json.dumps({"models": ordered}, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

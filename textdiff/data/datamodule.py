@@ -132,13 +132,13 @@ class TextData(lightning.LightningDataModule):
         if self.predict is None:
             raise ValueError("predict needs texts with [MASK] to fill: give a file of one text a line as --data.predict FILE")
         try:
-            lines = Path(self.predict).read_text(encoding="utf-8").split("\n")
+            text = Path(self.predict).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read {self.predict!r} ({error}): give a UTF-8 text file of one text a line") from error
-        texts = [line for line in lines if line]
-        if not texts:
+        if not text.strip():
             raise ValueError(f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens are to be filled")
-        return DataLoader(texts, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+        lines = text.removesuffix("\n").split("\n")  # blank ones too: line i of the result is line i of the file
+        return DataLoader(lines, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
         """The settings that the order depends on and the place in a stream; else the trainer's count is the place."""

@@ -99,7 +99,7 @@ class Transformer(Architecture):
                 attention=self.attention,
             )
         )
-        network.checkpoint = self.checkpoint
+        network.recompute = self.checkpoint
         return network
 
 
@@ -141,7 +141,7 @@ class Block(nn.Module):
     def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int) -> Tensor:
         B, R, D = h.shape
         q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
-        q, k = rotate(q, cos, sin)[:, :, skip:], rotate(k, cos, sin)
+        q, k = rotate(q, cos, sin)[:, :, skip:].to(v.dtype), rotate(k, cos, sin).to(v.dtype)  # under autocast cos is float32
         mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0, self.attention)
         return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R - skip, D)))
 
@@ -179,7 +179,7 @@ class TransformerModel(PreTrainedModel):
 
     config_class = TransformerConfig
     base_model_prefix = "textdiff"
-    checkpoint = False
+    recompute = False
     _no_split_modules = ["Block"]  # noqa: RUF012 - transformers' own convention
 
     def __init__(self, config: TransformerConfig):
@@ -241,7 +241,7 @@ class TransformerModel(PreTrainedModel):
             c = Condition(self.time(levels), place)
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
         for block in self.blocks[:-1]:
-            if self.checkpoint and self.training:
+            if self.recompute and self.training:
                 x = checkpoint(block, x, c, cos, sin, visibility, use_reentrant=False)
             else:
                 x = block(x, c, cos, sin, visibility)

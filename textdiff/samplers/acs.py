@@ -28,14 +28,16 @@ class ACS(Ancestral):
     """Correct visible tokens while unmasking the others, exactly (`maths.md` 5.4).
 
     In the step t -> s a visible token is redrawn with probability e: x ~ P(x | z) from the posterior, then z_s ~ D_s of that x
-    (the noise is put back); otherwise, and at masked positions, the step is ancestral. With the true posterior this leaves every
-    marginal q_s exactly as it is, for every e in [0, 1].
+    (the noise is put back); otherwise, and at masked positions, the step is ancestral. Given x in place of its prediction this maps
+    q_t(. | x) to q_s(. | x) exactly, for every e in [0, 1]. With the true posterior one redrawn position at a time keeps q_s; positions
+    redrawn together err at O(e^2) of their correlations.
 
-    e = eta m_s/m_t, or with the step-invariant `rate` C: e = (m_s/m_t)(1 - exp(-C (t - s))), whose number of redraws per token does
-    not grow with the number of calls (where nothing masks, s/t stands for m_s/m_t and only `rate` is defined).
+    e = eta m_s/m_t, or with the step-invariant `rate` C: e = (m_s/m_t)(1 - exp(-C (t - s))), whose number of redraws per token
+    does not grow with the number of calls (where nothing masks, s/t stands for m_s/m_t and only `rate` is defined).
 
-    Law: that of a non-Markov generative process with a NELBO of its own, which is at least the ancestral one plus
-    Σ KL((1-e)δ_z + e D_x || (1-e)δ_z + e D_x̂) over visible tokens: no reported bound describes its samples. The last step is ancestral.
+    Law: that of a non-Markov generative process with a NELBO of its own. For ε-Hybrid that is the ancestral one plus
+    Σ KL((1-e)δ_z + e D_x || (1-e)δ_z + e D_x̂) over visible tokens, so no reported bound describes its samples. The last step is
+    ancestral.
     """
 
     eta: float | None = None
