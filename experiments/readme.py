@@ -83,7 +83,7 @@ SECTIONS = {
 def render(readme: str) -> str:
     """The README with every section between `<!-- name -->` and `<!-- /name -->` made anew from its JSON."""
     for name, (file, make) in SECTIONS.items():
-        if f"<!-- {name} -->" not in readme:
+        if not (ROOT / file).exists():  # not measured yet
             continue
         head, rest = readme.split(f"<!-- {name} -->\n")
         _, tail = rest.split(f"<!-- /{name} -->")

@@ -12,7 +12,7 @@ from torch import Tensor
 from . import pictures
 from .hub import save
 
-DRAWN = 48  # tokens of the hyperschedule picture: enough to see its shape
+DRAWN = 256  # tokens of the hyperschedule picture at most
 
 
 def _network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

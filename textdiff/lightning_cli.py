@@ -52,7 +52,9 @@ class SaveConfig(SaveConfigCallback):
         if stage == "fit":
             path = Path(trainer.default_root_dir) / "config.yaml"
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.parser.save(self.config, path, skip_none=False, overwrite=True, multifile=False)
+            config = self.config.clone()
+            config.ckpt_path = None  # where this session began is no part of the training
+            self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
 
 
 class TextDiffusionCLI(LightningCLI):
@@ -119,10 +121,12 @@ class TextDiffusionCLI(LightningCLI):
         if self.trainer.limit_val_batches:
             data.packed("validation")
 
-    def before_predict(self) -> None:
-        """An untrained network fills in nothing of use."""
-        if self.config.predict.ckpt_path is None:
-            raise ValueError("predict needs a trained network: give --ckpt_path RUN/checkpoints/last.ckpt")
+    def _need_checkpoint(self) -> None:
+        """An untrained network measures and fills in nothing of use."""
+        if self.config[self.subcommand].ckpt_path is None:
+            raise ValueError(f"{self.subcommand} needs a trained network: give --ckpt_path RUN/checkpoints/last.ckpt")
+
+    before_validate = before_test = before_predict = _need_checkpoint
 
     def after_predict(self) -> None:
         """Print the filled texts and keep them in the run folder."""

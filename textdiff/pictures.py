@@ -98,7 +98,7 @@ def curves(run: Path, entropy: float | None = None, uniform: float | None = None
     axes = figure.add_subplot()
     for name, points in read_metrics(run).items():
         if name.startswith("loss"):
-            axes.plot(*zip(*points, strict=True), color="#9ecae1", linewidth=1, label="loss", zorder=1)
+            axes.plot(*zip(*points, strict=True), color="#9ecae1", linewidth=1, marker=".", markersize=3, label="loss", zorder=1)
         elif name.startswith("val/"):
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=name, zorder=2)
     for value, label in ((uniform, "log N"), (entropy, "unigram entropy")):
@@ -107,7 +107,7 @@ def curves(run: Path, entropy: float | None = None, uniform: float | None = None
             axes.annotate(
                 f"{label} {value:.2f}", (1, value), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8
             )
-    axes.set(xlabel="step", ylabel="nats per token", title=f"training of {run.name}", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="nats per token", title=f"training of {run.name}")
     axes.set_ylim(top=axes.get_ylim()[1] * 1.06)  # room for a label above the highest line
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False)
