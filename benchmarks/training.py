@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -148,17 +147,23 @@ def make(name: str, options: argparse.Namespace) -> Runner:
     return GPT2(options) if name == "GPT-2" else Ours(options, name)
 
 
+def peak_bytes() -> int:
+    """This process's peak resident memory (not ru_maxrss, which a child inherits from its parent)."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
 def memory(name: str, options: argparse.Namespace) -> float:
     """Peak bytes above weights, gradients and moments during two steps, in this process."""
     cuda = options.device == "cuda"
     make(name, argparse.Namespace(**{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads})).step()
-    before = 0 if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = 0 if cuda else peak_bytes()
     runner = make(name, options)
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     runner.step()
     runner.step()
-    peak = torch.cuda.max_memory_allocated() if cuda else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
     return peak - before - 4 * sum(p.numel() * p.element_size() for p in runner.model.parameters())
 
 
