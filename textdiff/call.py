@@ -110,7 +110,7 @@ def training_call(
     if network.shifted and one_by_one(schedule, L):
         rows = clean.shift(network.bos)  # ignored padding stands at the end, where no row before it sees it
         return Call(rows.ids, positions, rows.t, Visibility(context=L).within(rows.document), L)
-    flat = int(schedule.start(L).max()) == 0
+    flat = schedule.flat(L)
     if flat and not network.shifted:
         return Call(z, positions, t, Visibility().within(document, valid), L)
     window, call = tiling.window, tiling.call

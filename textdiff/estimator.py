@@ -63,7 +63,7 @@ class Draw:
 
 def continuous(schedule: Hyperschedule, L: int) -> bool:
     """Whether the bound is reported in continuous time: for flat schedules; others have a T-step bound of their own."""
-    return int(schedule.start(L).max()) == 0
+    return schedule.flat(L)
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,10 @@ class Hyperschedule:
         """[L] int64: settled position i sees settled position j iff order(j) <= order(i); causal in (start step, position)."""
         return self.start(L).argsort(stable=True).argsort()
 
+    def flat(self, L: int) -> bool:
+        """Whether all positions go together (s = 0): one window, no context."""
+        return int(self.start(L).max()) == 0
+
     def calls(self, L: int) -> int:
         """K = T + max s: network calls that a sequence of L tokens takes (NFE)."""
         return self.T + int(self.start(L).max())
