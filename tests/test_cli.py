@@ -54,7 +54,7 @@ def test_a_defect_shows_its_traceback(monkeypatch):
     def broken(arguments):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("textdiff.commands.sample", broken)
+    monkeypatch.setattr("textdiff.commands.sample.main", broken)
     with pytest.raises(ZeroDivisionError):
         main(["sample"])
 

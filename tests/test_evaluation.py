@@ -284,6 +284,6 @@ def test_a_schedule_that_the_layout_cannot_follow(capsys):
 
 def test_help_and_usage(capsys):
     main(["evaluate", "--help"])
-    assert "usage: textdiff evaluate perplexity RUN" in capsys.readouterr().out
+    assert "usage: textdiff evaluate perplexity ..." in capsys.readouterr().out
     for words in ([], ["nope"]):
-        assert "usage: textdiff evaluate perplexity RUN" in tiny.refused(capsys, ["evaluate", *words])
+        assert "usage: textdiff evaluate perplexity ..." in tiny.refused(capsys, ["evaluate", *words])

@@ -15,7 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 STANDARD = set(sys.stdlib_module_names)
 
 TORCH_ONLY = ("family", "process", "hyperschedule", "divergence", "objective", "noise", "prediction", "samplers", "attention")
-TOP = {"textdiff.training", "textdiff.callbacks", "textdiff.lightning_cli", "textdiff.cli", "textdiff.commands"}
+TOP = {"textdiff.training", "textdiff.callbacks", "textdiff.lightning_cli", "textdiff.cli"} | {
+    f"textdiff.commands.{path.stem}" for path in (PACKAGE / "commands").glob("[!_]*.py")
+}
 HEAVY = ("lightning", "transformers", "datasets", "tokenizers", "safetensors", "matplotlib", "omegaconf", "jsonargparse")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
 USAGE = """\
@@ -25,23 +26,28 @@ options:
 Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
+COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity"}
+"""Words -> the module of `textdiff.commands` whose `main` takes the other words."""
 
 
-def _run(command: str, arguments: list[str]) -> None:
-    if command in LIGHTNING:
+def _run(arguments: list[str]) -> None:
+    if arguments[0] in LIGHTNING:
         from .lightning_cli import main as lightning_main
 
-        lightning_main([command, *arguments])
-    elif command == "sample":
-        from .commands import sample
-
-        sample(arguments)
-    elif command == "evaluate":
-        from .commands import evaluate
-
-        evaluate(arguments)
+        lightning_main(arguments)
+        return
+    for words in (1, 2):
+        command = " ".join(arguments[:words])
+        if command in COMMANDS:
+            import_module(f"textdiff.commands.{COMMANDS[command]}").main(arguments[words:])
+            return
+    below = [command for command in COMMANDS if command.startswith(f"{arguments[0]} ")]
+    if below and arguments[1:] in (["-h"], ["--help"]):
+        print("\n".join(f"usage: textdiff {command} ...; see textdiff {command} --help" for command in below))
+    elif below:
+        raise ValueError(f"textdiff {arguments[0]} needs one of: {', '.join(below)}; see textdiff --help")
     else:
-        raise ValueError(f"unknown command {command!r}: see textdiff --help")
+        raise ValueError(f"unknown command {arguments[0]!r}: see textdiff --help")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -57,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     warnings.showwarning = _show_warning
     try:
-        _run(arguments[0], arguments[1:])
+        _run(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

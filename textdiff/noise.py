@@ -90,11 +90,15 @@ def seed_from(seed: int | torch.Generator) -> int:
 
 @dataclass(frozen=True)
 class Noise:
-    """The draws of one step: `example` [B] names each row, so a row's draws do not depend on its neighbours."""
+    """The draws of one step: `example` [B] names each row, so a row's draws do not depend on its neighbours.
+
+    `place` [W] names the positions of a tensor's columns where they are not 0..L-1 (a window of a sequence).
+    """
 
     seed: int
     example: Tensor
     step: int | Tensor = 0
+    place: Tensor | None = None
 
     def at(self, step: int | Tensor) -> Noise:
         """The draws of another step (or draw number) of the same examples."""
@@ -107,7 +111,7 @@ class Noise:
 
     def positions(self, like: Tensor, stream: Stream) -> Tensor:
         """Uniforms for every position of a [B, L] tensor."""
-        return self.uniform(stream, torch.arange(like.shape[-1], device=like.device))
+        return self.uniform(stream, torch.arange(like.shape[-1], device=like.device) if self.place is None else self.place)
 
 
 def categorical(logits: Tensor, u: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ import torch
 import textdiff
 from textdiff import pictures
 from textdiff.cli import main as textdiff_main
-from textdiff.commands import evaluate
+from textdiff.commands import perplexity
 from textdiff.data import TextData, TinyShakespeare
 from textdiff.evaluation.perplexity import unigram_entropy
 from textdiff.hub import write_json
@@ -45,7 +45,7 @@ def train(run: Path, extra: list[str]) -> float:
 def measure(run: Path, rows: int) -> tuple[dict, float]:
     """Bounds of the validation split (its first rows) and the unigram entropy of the same tokens."""
     output = run / "results" / "perplexity.json"
-    evaluate(["perplexity", str(run), "--limit", str(rows), "--draws", "4", "--batch-size", "32", "--output", str(output)])
+    perplexity.main([str(run), "--limit", str(rows), "--draws", "4", "--batch-size", "32", "--output", str(output)])
     model = textdiff.load(run)
     data = TextData(TinyShakespeare(), length=model.length)
     data.tokenizer = model.tokenizer

@@ -19,10 +19,20 @@ class Sampler:
     """Base of all samplers: a frozen dataclass of options; the network is never inside it.
 
     The loop of `generation` asks `rows` where a token may change in the step t -> s, runs the head there only, and gives the logits
-    to `step`. All times are per position, [B, L]; a position with s = t does not move.
+    to `step`. It passes the window of the call: columns are the active positions, `noise` knows where they are. All times are per
+    position, [B, L]; a position with s = t does not move.
+
+    With `own_times` a sampler chooses its times: s = 0 is passed for every position of the window that is not settled, `step` returns
+    where each has got to, and the call is repeated until all are at 0. The loop refuses these where windows overlap (slide).
     """
 
     prediction: ClassVar[Prediction] = Prediction.CAVITY
+    own_times: ClassVar[bool] = False
+
+    @property
+    def stages(self) -> tuple[Sampler, ...]:
+        """The samplers whose network calls make up one call of the schedule, in turn; more than one for predictor and corrector."""
+        return (self,)
 
     def check(self, process: Process) -> None:
         """Raise a ValueError if the sampler is not defined for this process."""

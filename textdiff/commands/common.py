@@ -1,0 +1,47 @@
+"""What every command on a model folder shares: its options, opening the folder, a progress bar."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ..hub import load
+from ..model import Model
+
+
+def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
+    """The parser of a command on a model folder, with the options that all of them have."""
+    parser = argparse.ArgumentParser(
+        prog=f"textdiff {prog}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="model folder that `textdiff fit` wrote")
+    parser.add_argument("--seed", type=int, default=0, help="key of all draws")
+    parser.add_argument("--batch-size", type=int, default=16, help="sequences per network call; changes no result")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
+    parser.add_argument("--hyperschedule", help="such as 'Flat(64)' or 'Block(16, 16)'; default: that of training")
+    return parser
+
+
+def open_run(options: argparse.Namespace) -> Model:
+    """The model of the folder RUN, on its device."""
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size must be >= 1, got {options.batch_size}")
+    model = load(options.run)
+    try:
+        model.network.to(options.device)  # type: ignore[attr-defined]
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {options.device} cannot be used: {error}") from None
+    return model
+
+
+def progress_bar(**options: Any) -> Any:
+    """A progress bar on a terminal, nothing in a file."""
+    return tqdm(file=sys.stderr, leave=False, disable=None, **options)
