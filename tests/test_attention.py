@@ -7,7 +7,8 @@ import torch
 from toys import name, random_transformer
 
 from textdiff.attention import Visibility
-from textdiff.call import generation_call, training_call
+from textdiff.call import training_call
+from textdiff.decoding import generation_call
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide, StartSteps, TightBlock
 from textdiff.network import TransformerModel
 from textdiff.network.head import logits_of

@@ -286,4 +286,4 @@ def test_help_and_usage(capsys):
     main(["evaluate", "--help"])
     assert "usage: textdiff evaluate perplexity ..." in capsys.readouterr().out
     for words in ([], ["nope"]):
-        assert "usage: textdiff evaluate perplexity ..." in tiny.refused(capsys, ["evaluate", *words])
+        assert "textdiff evaluate needs one of: evaluate perplexity" in tiny.refused(capsys, ["evaluate", *words])

@@ -5,7 +5,7 @@ import torch
 from enumeration import chi_square
 from toys import PROCESSES, SCHEDULES, calls, joint, law_of, levels, model_law, name, ordinary, plug_in, prior, states, toy
 
-from textdiff.call import generation_call
+from textdiff.decoding import generation_call
 from textdiff.generation import denoise
 from textdiff.hyperschedule import Flat, Hyperschedule, QuenchedAR, Slide, StartSteps
 from textdiff.network.head import logits_of

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from textdiff.attention import context_order
-from textdiff.call import generation_call, training_call
+from textdiff.call import training_call
+from textdiff.decoding import generation_call
 from textdiff.estimator import Batch, MaskCount, Stratified, row_sum, sequence_nats
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
 from textdiff.network import Transformer

@@ -23,17 +23,20 @@ NOWHERE = -1  # the window number of a row that nobody sees
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which keys a row sees; `context` rows come first, window rows follow.
+    """Which keys a row sees; `context` rows come first, window rows follow, cached rows stand `before` them.
 
     Args:
-        context: C, the number of context rows.
-        among: [B or 1, C, C] bool, which context rows a context row sees; None: those up to itself (causal).
-        window: [B or 1, W, C + W] bool, which rows a window row sees; None: all.
+        context: C, the number of context rows that are fed.
+        among: [B or 1, C, P + C] bool, which cached and context rows a context row sees; None: those up to itself (causal), which
+            needs P = 0 or C <= 1.
+        window: [B or 1, W, P + C + W] bool, which rows a window row sees; None: all.
+        before: P, rows in the cache.
     """
 
     context: int = 0
     among: Tensor | None = None
     window: Tensor | None = None
+    before: int = 0
 
     def dense(self, R: int, device: torch.device | None = None) -> Tensor:
         """The whole as one mask [B or 1, R, R] bool, for networks that know nothing of streams."""
@@ -82,15 +85,17 @@ def window_sight(start: Tensor, T: int, window: Tensor, call: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0, backend: str = "sdpa") -> Tensor:
-    """Attention of q [B, H, Q, D/H] to k, v [B, H, R, D/H] under `visibility` -> [B, H, Q, D/H].
+    """Attention of q [B, H, Q, D/H] to k, v [B, H, P + R, D/H] under `visibility` -> [B, H, Q, D/H].
 
     Q = R, or Q = R - C: then only the window rows ask.
     """
-    kernel, C, R, Q = BACKENDS[backend], visibility.context, k.shape[2], q.shape[2]
+    kernel, C, Q = BACKENDS[backend], visibility.context, q.shape[2]
+    P = visibility.before
+    R = k.shape[2] - P
     parts = []
     if C and Q == R:
-        among = visibility.among
-        parts.append(kernel(q[:, :, :C], k[:, :, :C], v[:, :, :C], among, among is None, dropout))
+        among, seen = visibility.among, slice(P + C)
+        parts.append(kernel(q[:, :, :C], k[:, :, seen], v[:, :, seen], among, among is None and C > 1, dropout))
     if R > C:
         parts.append(kernel(q[:, :, Q - R + C :], k, v, visibility.window, False, dropout))
     return parts[0] if len(parts) == 1 else torch.cat(parts, 2)

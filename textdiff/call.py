@@ -1,4 +1,4 @@
-"""What one network call is fed, in training and in generation, under any hyperschedule and both layouts.
+"""What one network call is fed, under any hyperschedule and in both layouts; here in training, in generation see `decoding.py`.
 
 *Aligned*: row r holds token r and predicts it. *Shifted*: row r holds token r-1 (row 0 a BOS) and predicts token r; so the first row
 of a window is its clean boundary, and one row more, which predicts nothing, holds the window's last token and is seen only while that
@@ -15,22 +15,31 @@ from torch.nn.functional import pad
 
 from .attention import NOWHERE, Visibility, context_order, window_sight
 from .hyperschedule import Hyperschedule, Tiling
+from .network.cache import Cache
 from .network.protocol import Denoiser
 
 
 @dataclass(frozen=True)
 class Call:
-    """The rows of one network call: ids and t [B, R], positions [R] or [B, R]; `count` rows with an output predict its tokens."""
+    """The rows of one network call: ids and t [B, R], positions [R] or [B, R].
+
+    The first `count` rows with an output predict its tokens; the keys of the first `kept` rows may stay in a cache.
+    """
 
     ids: Tensor
     positions: Tensor
     t: Tensor
     visibility: Visibility
     count: int
+    kept: int = 0
 
-    def hidden(self, network: Denoiser) -> Tensor:
-        """Hidden rows [B, count, D] of the predicted tokens, in order."""
-        return network.body(self.ids, self.positions, self.t, self.visibility)[:, : self.count]
+    def hidden(self, network: Denoiser, cache: Cache | None = None) -> Tensor:
+        """Hidden rows [B, count, D] of the predicted tokens, in order; a cache grows by the settled rows."""
+        if cache is None:
+            return network.body(self.ids, self.positions, self.t, self.visibility)[:, : self.count]
+        hidden = network.body(self.ids, self.positions, self.t, self.visibility, cache)[:, : self.count]
+        cache.commit(self.kept)
+        return hidden
 
 
 def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
@@ -155,30 +164,3 @@ def _shifted_windows(
         torch.cat([call, call.gather(-1, ends)], -1),
         torch.cat([places, ends + 1], -1),
     )
-
-
-def generation_call(network: Denoiser, schedule: Hyperschedule, k: int, z: Tensor, t: Tensor) -> tuple[Call, Tensor]:
-    """Call k of a sequence z, t [B, L]: the settled positions as context and the window; worthless ones are not fed.
-
-    Returns:
-        The call, and the positions [n] of the tokens that it predicts.
-    """
-    B, L = z.shape
-    check_layout(network, schedule, L)
-    context = schedule.settled(k, L).nonzero().squeeze(-1).to(z.device)
-    active = schedule.window(k, L).nonzero().squeeze(-1).to(z.device)
-    rows, C = torch.cat([context, active]), len(context)
-    among = context_order(schedule.order(L).to(z.device)[context]) if C else None
-    if not network.shifted:
-        return Call(z[:, rows], rows, t[:, rows], Visibility(C, among, None), len(active)), active
-    stream = _Stream(z, t, None, None)
-    held = stream.shift(network.bos)
-    if schedule.T == 1 and len(active) == 1:  # GPT: the token that is drawn is at full noise and not fed
-        return Call(held.ids[:, rows], rows, held.t[:, rows], Visibility(C, among, None), 1), active
-    end = active[-1:].expand(B, 1)
-    more = stream.take(end)
-    fed = _Stream(held.ids[:, rows], held.t[:, rows], None, None).join(more)
-    W = len(active) + 1
-    sees = torch.ones(B, W, C + W, dtype=torch.bool, device=z.device)
-    sees[:, :-1, -1] = more.t < 1  # the last token of the window, while it is below full noise
-    return Call(fed.ids, torch.cat([rows, active[-1:] + 1]), fed.t, Visibility(C, among, sees), len(active)), active

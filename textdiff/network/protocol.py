@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from ..attention import Visibility
+from .cache import Cache
 
 
 class Denoiser(Protocol):
@@ -33,10 +34,16 @@ class Denoiser(Protocol):
         """Whether the network looks at t."""
         ...
 
-    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
+    @property
+    def cacheable(self) -> bool:
+        """Whether a row's keys depend on its own time only, so that those of settled rows can be cached."""
+        ...
+
+    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
         """Hidden rows of ids [B, R] in 0..N, positions [R] or [B, R] and times t [B, R] in [0, 1].
 
-        [B, W, D] for the window rows; where all rows are context (a causal language model), [B, R, D] for these.
+        [B, W, D] for the window rows; where all rows are context (a causal language model), [B, R, D] for these. With a cache, each
+        layer's keys and values go through `cache.extend(layer, k, v)`.
         """
         ...
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,9 +17,12 @@ from transformers import initialization as init
 
 from ..attention import Visibility, attend
 from ..kernels import check_backend
+from .cache import Cache
 from .protocol import Architecture
 
 SINUSOIDS = 128  # features of the time embedding
+
+Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # keys and values of the fed rows -> with the cached ones before them
 
 
 class TransformerConfig(PreTrainedConfig):
@@ -138,23 +143,37 @@ class Block(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int) -> Tensor:
+    def _attention(
+        self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int, extend: Extend | None
+    ) -> Tensor:
         B, R, D = h.shape
         q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
         q, k = rotate(q, cos, sin)[:, :, skip:].to(v.dtype), rotate(k, cos, sin).to(v.dtype)  # under autocast cos is float32
+        if extend is not None:
+            k, v = extend(k, v)
         mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0, self.attention)
         return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R - skip, D)))
 
     def _mlp(self, h: Tensor) -> Tensor:
         return self._drop(self.down(gelu(self.up(h), approximate="tanh")))
 
-    def forward(self, x: Tensor, c: Condition | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c: Condition | None,
+        cos: Tensor,
+        sin: Tensor,
+        visibility: Visibility,
+        skip: int = 0,
+        extend: Extend | None = None,
+    ) -> Tensor:
         """x [B, R, D] -> [B, R - skip, D]; c is the noise condition or None; the first `skip` rows are keys only."""
         if self.modulation is None or c is None:
-            x = x[:, skip:] + self._attention(self.norm_attention(x), cos, sin, visibility, skip)
+            x = x[:, skip:] + self._attention(self.norm_attention(x), cos, sin, visibility, skip, extend)
             return x + self._mlp(self.norm_mlp(x))
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = embedding(c.place, self.modulation(c.table)).chunk(6, -1)
-        attention = self._attention(self.norm_attention(x) * (1 + scale_a) + shift_a, cos, sin, visibility, skip)
+        h = self.norm_attention(x) * (1 + scale_a) + shift_a
+        attention = self._attention(h, cos, sin, visibility, skip, extend)
         x = x[:, skip:] + gate_a[:, skip:] * attention
         return x + gate_m[:, skip:] * self._mlp(self.norm_mlp(x) * (1 + scale_m[:, skip:]) + shift_m[:, skip:])
 
@@ -231,7 +250,12 @@ class TransformerModel(PreTrainedModel):
         """The embedding, for transformers' tools."""
         return self.embedding
 
-    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
+    @property
+    def cacheable(self) -> bool:
+        """Time conditions each row by itself."""
+        return True
+
+    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
         """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`."""
         x = self.embedding(ids)
         cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
@@ -240,12 +264,14 @@ class TransformerModel(PreTrainedModel):
             levels, place = t.unique(return_inverse=True)
             c = Condition(self.time(levels), place)
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
-        for block in self.blocks[:-1]:
-            if self.recompute and self.training:
+        for layer, block in enumerate(self.blocks):
+            last = layer == len(self.blocks) - 1
+            if self.recompute and self.training and not last:
                 x = checkpoint(block, x, c, cos, sin, visibility, use_reentrant=False)
-            else:
-                x = block(x, c, cos, sin, visibility)
-        return self.norm(self.blocks[-1](x, c, cos, sin, visibility, skip))  # context rows end as keys and values
+            else:  # context rows end as keys and values
+                extend = None if cache is None else partial(cache.extend, layer)
+                x = block(x, c, cos, sin, visibility, skip if last else 0, extend)
+        return self.norm(x)
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight [N, D] and bias of the head; tied, the embedding without its MASK row."""
