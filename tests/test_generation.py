@@ -92,8 +92,8 @@ def test_36_no_mask_is_left_and_given_tokens_stay(process, schedule):
             assert ((done.ids >= 0) & (done.ids < N)).all(), sampler
             kept = given < N
             assert torch.equal(done.ids[kept], given[kept]), sampler
-            assert done.nfe <= schedule.calls(d)
-        assert done.nfe == 0, "given tokens cost a call"
+            assert (done.nfe <= schedule.calls(d)).all()
+        assert (done.nfe == 0).all(), "given tokens cost a call"
 
 
 @pytest.mark.parametrize("schedule", [QuenchedAR(), Flat(2), Slide(2, 1)], ids=name)
@@ -168,11 +168,17 @@ def test_calls_are_counted_and_reported():
     given = torch.full((2, 3), N)
     schedule, process = Slide(2, 1), SmoothEpsilonHybrid(0.3)
     done = denoise(
-        toy(process), process, schedule, Ancestral(), Noise(0, torch.arange(2)), given, on_call=lambda *a: seen.append(a)
+        toy(process),
+        process,
+        schedule,
+        Ancestral(),
+        Noise(0, torch.arange(2)),
+        given,
+        on_call=lambda state: seen.append(state.ids.clone()),
     )
-    assert [(k, K) for k, K, _ in seen] == [(k + 1, 4) for k in range(4)]
-    assert torch.equal(seen[-1][2], done.ids)
-    assert 1 <= done.nfe <= 4
+    assert 1 <= len(seen) <= 4
+    assert torch.equal(seen[-1], done.ids)
+    assert 1 <= done.nfe.max() <= len(seen)
 
 
 def test_unusable_choices_are_refused():

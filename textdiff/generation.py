@@ -1,15 +1,20 @@
-"""The generation loop, written once: every sampler, every hyperschedule, prompts and infilling."""
+"""The generation loop, written once: every sampler, every hyperschedule, prompts and infilling.
+
+A call feeds the window and what has settled since the last one; settled tokens live in the cache, worthless positions are never
+fed, and the head runs only where a token may change.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from .call import generation_call
+from .decoding import check_cache, generation_call, settling
 from .hyperschedule import Hyperschedule
+from .network.cache import Cache
 from .network.head import logits_of
 from .network.protocol import Denoiser
 from .noise import Noise
@@ -17,13 +22,128 @@ from .process import Process
 from .samplers.base import Sampler
 from .samplers.filters import Filter, identity
 
+REPEATS = 1 << 20  # names a step's draws: more calls of one kind than any window takes
+
+
+@dataclass(frozen=True)
+class State:
+    """What a network call leaves behind.
+
+    Args:
+        ids: [B, L] tokens, N = MASK.
+        t: [B, L] times; 0 is settled.
+        confidence: [B, L] float32, the probability that the network gave to the token that it just put there; nan elsewhere.
+    """
+
+    ids: Tensor
+    t: Tensor
+    confidence: Tensor
+
 
 @dataclass(frozen=True)
 class Denoised:
-    """Finished sequences ids [B, L], and the network calls spent on them."""
+    """Finished sequences ids [B, L], the network calls nfe [B] that each needed, and rows through body and head in all."""
 
     ids: Tensor
-    nfe: int
+    nfe: Tensor
+    body_rows: int
+    head_rows: int
+
+
+def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L: int) -> None:
+    """Raise a ValueError unless the sampler is defined for this process and hyperschedule."""
+    for stage in sampler.stages:
+        stage.check(process)
+    if sampler.own_times and bool((schedule.start(L).unique().diff() < schedule.T).any()):
+        raise ValueError(
+            f"{sampler} chooses its own times and needs windows that do not overlap, not {schedule}: use a flat or block hyperschedule, "
+            "or Ancestral"
+        )
+
+
+@dataclass
+class _Batch:
+    """Sequences on their way: `which` [b] are not finished (None: all), the cache has rows of these only."""
+
+    z: Tensor
+    t: Tensor
+    free: Tensor
+    noise: Noise
+    end: Tensor | None
+    cache: Cache | None
+    nfe: Tensor
+    which: Tensor | None = None
+    body_rows: int = 0
+    head_rows: int = 0
+
+    def of(self, x: Tensor) -> Tensor:
+        """The rows of x [B, ...] that are not finished."""
+        return x if self.which is None else x[self.which]
+
+    def put(self, x: Tensor, columns: Tensor, value: Tensor) -> None:
+        """Write value [b, W] into those rows."""
+        if self.which is None:
+            x[:, columns] = value
+        else:
+            x[self.which[:, None], columns] = value
+
+    def drop_finished(self, eos: int) -> None:
+        """Go on without the sequences that drew an end of text all before which is settled."""
+        z, t, free = self.of(self.z), self.of(self.t), self.of(self.free)
+        going = ~((t == 0).cumprod(-1).bool() & free & (z == eos)).any(-1)
+        if not going.all():
+            numbers = torch.arange(len(self.z), device=z.device)
+            self.which = self.of(numbers)[going]
+            if self.cache is not None:
+                self.cache.keep(going)
+
+
+def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
+    """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
+    N, put = logits.shape[-1], z[rows]
+    p = logits.double().softmax(-1).gather(-1, put.clamp(max=N - 1).unsqueeze(-1)).squeeze(-1)
+    return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, torch.where(put < N, p, torch.nan).float())
+
+
+def _advance(
+    network: Denoiser,
+    process: Process,
+    schedule: Hyperschedule,
+    sampler: Sampler,
+    batch: _Batch,
+    k: int,
+    step: int,
+    place: Tensor,
+    goal: Tensor | None,
+    warp: Filter,
+    confidence: bool,
+) -> Tensor | None:
+    """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own) with at most one network call.
+
+    Returns:
+        None if there was no network call, else confidences [B, L] (nan where none is wanted).
+    """
+    N, t = network.num_tokens, batch.of(batch.t)
+    now, at = batch.of(batch.z)[:, place], t[:, place]
+    to = torch.zeros_like(at) if goal is None else torch.minimum(at, goal.to(at))
+    draws = replace(batch.noise, example=batch.of(batch.noise.example), step=step, place=place)
+    rows = sampler.rows(process, now, at, to, N, draws)
+    logits, called = torch.empty(0, N, device=now.device), bool(rows.any())
+    if called:
+        end = None if batch.end is None else batch.of(batch.end)
+        call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end)
+        logits = logits_of(network, call.hidden(network, batch.cache)[rows])
+        batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
+        batch.body_rows, batch.head_rows = batch.body_rows + call.ids.numel(), batch.head_rows + len(logits)
+    now, at = sampler.step(process, logits, rows, now, at, to, draws, warp)
+    batch.put(batch.z, place, now)
+    batch.put(batch.t, place, at)
+    if not called:
+        return None
+    sure = torch.full(batch.z.shape, torch.nan, device=now.device)
+    if confidence:
+        batch.put(sure, place, _confidence(logits, rows, now))
+    return sure
 
 
 @torch.no_grad()
@@ -35,7 +155,11 @@ def denoise(
     noise: Noise,
     given: Tensor,
     warp: Filter = identity,
-    on_call: Callable[[int, int, Tensor], None] | None = None,
+    on_call: Callable[[State], None] | None = None,
+    use_cache: bool = False,
+    end: Tensor | None = None,
+    eos: int | None = None,
+    confidence: bool = False,
 ) -> Denoised:
     """Draw sequences from noise to data under any hyperschedule.
 
@@ -49,27 +173,40 @@ def denoise(
         noise: names the draws of each row.
         given: [B, L] token ids, N where a token is to be drawn.
         warp: filter on the logits of the distribution that is drawn.
-        on_call: called as (k + 1, K, tokens so far) after every call.
+        on_call: called after every network call.
+        use_cache: keep the keys and values of settled tokens; same law, fewer rows.
+        end: [B] lengths where sequences differ; what lies behind is given, and never seen.
+        eos: a sequence is finished when this token was drawn and all before it is settled; what follows is left as it is.
+        confidence: whether `on_call` wants probabilities.
 
     Raises:
-        ValueError: if the sampler is not defined for the process, or the schedule not for the network's layout.
+        ValueError: if the sampler is not defined for the process and schedule, or network and schedule do not go together.
     """
-    sampler.check(process)
-    N, L = network.num_tokens, given.shape[-1]
-    free = given == N
+    N, L, device = network.num_tokens, given.shape[-1], given.device
+    check_sampler(sampler, process, schedule, L)
+    if use_cache:
+        check_cache(network, schedule, L)
+    turn, free = settling(schedule, L, device), given == N
     z = torch.where(free, process.prior(given.shape, N, noise.at(-1)), given)
-    calls, nfe = schedule.calls(L), 0
-    t = free.double()
-    for k in range(calls):
-        s = torch.minimum(t, schedule.level(k + 1, L).to(t) / schedule.T)
-        rows = sampler.rows(process, z, t, s, N, noise.at(k))
-        if rows.any():
-            call, active = generation_call(network, schedule, k, z, t)
-            logits = logits_of(network, call.hidden(network)[rows[:, active]])
-            nfe += 1
-        else:
-            logits = torch.empty(0, N, device=z.device)
-        z, t = sampler.step(process, logits, rows, z, t, s, noise.at(k), warp)
-        if on_call is not None:
-            on_call(k + 1, calls, z)
-    return Denoised(z, nfe)
+    cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None
+    batch = _Batch(z, free.double(), free, noise, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
+    wanted = free.any(0)[turn.position].tolist()
+    k, visit, calls = turn.starts[0], 0, schedule.calls(L)
+    while k < calls and len(batch.of(z)):
+        settled, reached = turn.settled(k), turn.reached(k)
+        place = turn.position[settled:reached]
+        if any(wanted[settled:reached]):
+            for number, stage in enumerate(sampler.stages):
+                step = (k * REPEATS + visit) * len(sampler.stages) + number
+                goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
+                change = _advance(network, process, schedule, stage, batch, k, step, place, goal, warp, confidence)
+                if change is not None and on_call is not None:
+                    on_call(State(batch.z, batch.t, change))
+            if sampler.own_times and bool((batch.of(batch.t)[:, place] > 0).any()):
+                visit += 1
+                continue
+        visit = 0
+        k = k + 1 if not sampler.own_times else turn.starts[reached] if reached < L else calls
+        if eos is not None and turn.settled(k) > settled:
+            batch.drop_finished(eos)
+    return Denoised(batch.z, batch.nfe, batch.body_rows, batch.head_rows)

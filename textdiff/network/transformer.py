@@ -143,9 +143,7 @@ class Block(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout, self.training) if self.dropout else x
 
-    def _attention(
-        self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int, extend: Extend | None
-    ) -> Tensor:
+    def _attention(self, h: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int, extend: Extend | None) -> Tensor:
         B, R, D = h.shape
         q, k, v = self.qkv(h).view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
         q, k = rotate(q, cos, sin)[:, :, skip:].to(v.dtype), rotate(k, cos, sin).to(v.dtype)  # under autocast cos is float32
