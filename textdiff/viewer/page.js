@@ -28,11 +28,13 @@ function history(runs, frame) {
   return found;
 }
 
-/** A piece as [text, is it a mark] parts: control characters become visible, a newline a mark and a break. */
+const ODD = /([\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufffd]+)/; // control, line breaks, direction, half a character
+
+/** A piece as [text, is it a mark] parts: odd characters become marks, a newline a mark and a break. */
 function parts(piece) {
   if (piece === "") return [["∅", true]];
-  return piece.split(/([\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]+)/).filter((part) => part !== "").map((part) =>
-    /^[\u0000-\u001f\u007f-\u009f\u2028\u2029\ufffd]/.test(part) ? [Array.from(part, mark).join(""), true] : [part, false]);
+  const split = piece.split(ODD).map((part, k) => (k % 2 ? [Array.from(part, mark).join(""), true] : [part, false]));
+  return split.filter(([text]) => text !== "");
 }
 
 function mark(character) {
@@ -85,9 +87,11 @@ function start() {
     tokens = Array.from({ length: cells.L }, (_, i) => Object.assign(make("span"), { position: i }));
     drawn = new Array(cells.L).fill("");
     at("text").replaceChildren(...tokens);
+    at("text").style.minHeight = "";
     at("sample").selectedIndex = now.sample;
     at("slider").max = cells.frames - 1;
     choose(-1);
+    Array.from(at("legend").children).forEach((item, state) => { item.hidden = !cells.state.includes(state); });
     paintMap();
     show(Math.min(now.frame, cells.frames - 1));
   }
@@ -105,6 +109,7 @@ function start() {
         tokens[i].replaceChildren(...(text === null ? [] : parts(text).map(([part, odd]) => (odd ? make("em", part) : part))));
       }
     }
+    at("text").style.minHeight = `${at("text").offsetHeight}px`; // so that what is below stays where it is
     at("slider").value = now.frame;
     at("where").textContent = now.frame === 0 ? `noise, ${cells.frames - 1} calls` : `call ${now.frame} of ${cells.frames - 1}`;
     Array.from(at("legend").children).forEach((item, state) => {
@@ -122,9 +127,9 @@ function start() {
     map.style.height = `${Math.min(Math.max(cells.frames * 4, 60), 260)}px`;
     const style = getComputedStyle(document.documentElement);
     const colours = data.states.map(([name]) => style.getPropertyValue(name === "settled" ? "--paper" : `--${name}`).trim());
-    const rgb = colours.map((hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16)));
+    const rgba = colours.map((hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16)).concat(255));
     const image = context.createImageData(map.width, map.height);
-    cells.state.forEach((state, cell) => image.data.set([...rgb[state], 255], 4 * cell));
+    cells.state.forEach((state, cell) => image.data.set(rgba[state], 4 * cell));
     context.putImageData(image, 0, 0);
   }
 
@@ -133,23 +138,21 @@ function start() {
     const steps = history(runs()[i], now.frame);
     const piece = cells.piece[cell];
     tip.replaceChildren(
-      make("p", `${quoted(data.pieces[piece])}  ${data.states[cells.state[cell]][1]}`),
-      make("p", `position ${i}, id ${data.ids[piece]}${chance(steps.at(-1))}`, "soft"),
+      make("p", `${quoted(data.pieces[piece])}: ${data.states[cells.state[cell]][1]}`),
+      make("p", `position ${i}, id ${data.ids[piece]}`, "soft"),
     );
     for (const step of steps.slice(-8)) {
       const line = make("li", "", step === steps.at(-1) ? "now" : "");
       line.append(make("b", nameOf(step.frame)), make("span", quoted(data.pieces[step.piece])));
-      if (step.probability > 0) line.append(make("span", percent(step.probability), "soft"));
+      if (step.probability > 0) line.append(make("span", `probability ${percent(step.probability)}`, "soft"));
       list.append(line);
     }
-    if (steps.length > 1) tip.append(list);
+    tip.append(list);
     tip.hidden = false;
     const left = Math.min(Math.max(box.left, 8), innerWidth - tip.offsetWidth - 8);
     const below = box.bottom + 8 + tip.offsetHeight < innerHeight;
     Object.assign(tip.style, { left: `${left}px`, top: `${below ? box.bottom + 8 : Math.max(box.top - tip.offsetHeight - 8, 8)}px` });
   }
-
-  const chance = (step) => (step.probability > 0 ? `, drawn in ${nameOf(step.frame)} with probability ${percent(step.probability)}` : "");
 
   function choose(i) {
     if (now.chosen >= 0) tokens[now.chosen]?.classList.remove("chosen");
@@ -221,6 +224,7 @@ function start() {
     });
     at("overview").addEventListener("pointerdown", (event) => { at("overview").setPointerCapture(event.pointerId); pointAt(event); });
     at("overview").addEventListener("pointermove", (event) => { if (event.buttons) pointAt(event); });
+    addEventListener("resize", () => { at("text").style.minHeight = ""; });
     addEventListener("scroll", () => { at("tip").hidden = true; }, { passive: true });
     const dark = matchMedia("(prefers-color-scheme: dark)");
     const follow = () => { document.documentElement.classList.toggle("dark", dark.matches); if (cells) paintMap(); };

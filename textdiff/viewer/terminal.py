@@ -32,7 +32,7 @@ Cell = tuple[str, State]
 
 
 def visible(text: str) -> str:
-    """A text with marks for what a terminal would obey: control characters, line separators, changes of direction; "\\n" becomes "↵"."""
+    """A text with marks for what a terminal would obey: control characters, line breaks (↵), changes of direction."""
     return "".join(_visible(character) for character in text)
 
 
