@@ -277,9 +277,14 @@ class Terminal:
         self.output = ""
 
     def read(self) -> str:
-        fresh = os.read(self.master, 1 << 16).decode()
-        self.output += fresh
-        return fresh
+        """All output so far; a NUL written after it tells its end."""
+        self.stream.write("\0")
+        self.stream.flush()
+        fresh = b""
+        while not fresh.endswith(b"\0"):
+            fresh += os.read(self.master, 1 << 16)
+        self.output += fresh[:-1].decode()
+        return self.output
 
 
 @pytest.fixture
