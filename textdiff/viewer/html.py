@@ -42,7 +42,6 @@ def page(
     for sample in samples:
         sample["runs"] = [[value for n, token, *rest in runs for value in (n, piece[token], *rest)] for runs in sample["runs"]]
     data = {
-        "title": title,
         "settings": [[str(name), str(value)] for name, value in settings.items()],
         "states": [[state.name.lower(), state.label] for state in State],
         "ids": ids,

@@ -179,8 +179,9 @@ function start() {
   const go = (frame) => { play(false); show(frame); };
 
   function keys(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
-    if (event.key === " " && event.target.tagName === "BUTTON") return; // a button takes its own space
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.tagName === "SELECT" && !["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    if (event.target.tagName === "BUTTON" && event.key === " ") return; // a button takes its own space
     const far = event.shiftKey ? 10 : 1;
     const act = {
       ArrowLeft: () => go(now.frame - far), ArrowRight: () => go(now.frame + far), Home: () => go(0), End: () => go(cells.frames - 1),

@@ -7,6 +7,7 @@ import shutil
 import sys
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from types import TracebackType
 from typing import TextIO
 
@@ -20,7 +21,6 @@ STYLE = {
     State.MASKED: "2",
     State.ACTIVE: "33",
     State.SETTLED: "",
-    State.GIVEN: "34",
     State.DRAWN: "30;42",
     State.CORRECTED: "1;37;45",
     State.REMASKED: "30;43",
@@ -85,7 +85,7 @@ class Watcher:
     """Shows the first sample of every batch while it is generated; use it as a context manager, which gives the cursor back.
 
     On a terminal each call redraws in place, with the tail of a text that is too long; elsewhere, and with NO_COLOR or TERM=dumb,
-    each call prints one plain line.
+    each call prints one plain line. What is given cannot be told from what has settled, nor what the first call of a batch drew.
 
     Args:
         decode: the text of one token id in 0..N-1.
@@ -94,7 +94,7 @@ class Watcher:
     """
 
     def __init__(self, decode: Callable[[int], str], num_tokens: int, stream: TextIO | None = None) -> None:
-        self.decode, self.num_tokens = decode, num_tokens
+        self.decode, self.num_tokens = cache(decode), num_tokens
         self.stream = sys.stderr if stream is None else stream
         self.plain = not self.stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         self._before: Tensor | None = None
@@ -118,7 +118,7 @@ class Watcher:
             ids: [B, L] tokens so far, N = MASK.
             settled: [B, L] bool, clean for good.
         """
-        row, done = ids[0].cpu(), settled[0].cpu()
+        row, done = ids[0].cpu().clone(), settled[0].cpu()
         if self._before is None or call < self._call or row.shape != self._before.shape:  # a batch begins
             self._before, self._height = row, 0
         cells = state(self._before, row, done, torch.zeros_like(done), self.num_tokens).tolist()
@@ -146,6 +146,8 @@ class Watcher:
         try:
             size = os.get_terminal_size(self.stream.fileno())
         except (OSError, ValueError):  # a stream without a terminal of its own
+            size = os.terminal_size((0, 0))
+        if not size.columns or not size.lines:  # as some pseudo-terminals say
             size = shutil.get_terminal_size()
         return max(size.columns, 2), size.lines
 
