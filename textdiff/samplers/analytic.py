@@ -75,7 +75,7 @@ class Analytic(Sampler):
         refuse_filters(self, warp)
         N, own, before, after = logits.shape[-1], z[rows], t[rows], s[rows]
         masked = own == N
-        scores = (logits.double() - math.log(N) * masked.unsqueeze(-1)).exp()
+        scores = (logits.double() - math.log(N) * masked.double().unsqueeze(-1)).exp()
         scores = torch.where(masked.unsqueeze(-1), scores, scores.scatter(-1, own.clamp(max=N - 1).unsqueeze(-1), 1.0))
         away, stay = self.moves(process, scores, own, before, after)
         stay = torch.where(masked & (after == 0), 0.0, stay)
