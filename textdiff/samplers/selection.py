@@ -22,7 +22,7 @@ class Selection:
 
 def _rank(score: Tensor) -> Tensor:
     """0 for the surest of each row, and so on; of equals the left one first."""
-    return score.argsort(-1, descending=True, stable=True).argsort(-1)
+    return score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ class EntropyBound(Selection):
     def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
         H = torch.zeros_like(score).masked_scatter(masked, entropy(logits))
         rank = _rank(score)
-        ordered = H.gather(-1, rank.argsort(-1))
+        ordered = H.gather(-1, rank.argsort(dim=-1))
         within = ordered.cumsum(-1) - ordered.cummax(-1).values <= self.bound
         return masked & (within.gather(-1, rank) | (rank == 0))
