@@ -59,7 +59,7 @@ class Confidence(Sampler):
         left, moving = (masked & ~chosen).sum(-1, keepdim=True), t > s
         share = left / moving.sum(-1, keepdim=True).clamp_min(1)
         waits = (left == 0) & masked.any(-1, keepdim=True) & process.corrupts  # for the atom
-        times = torch.where(moving, torch.where(waits, t, share), t)
+        times = torch.where(moving & ~waits, torch.minimum(t, share), t)
         y = torch.where(chosen, process.shuffle(z.masked_scatter(masked, drawn), times, N, noise), z)
         last = rows & ~masked
         if last.any():
