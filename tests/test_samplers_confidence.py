@@ -72,7 +72,7 @@ def test_a_step_unmasks_what_score_and_selection_say(score, select):
     z = torch.full((B, d), N)
     z[::2, 1], z[1::3, 3] = 2, 0
     z[0, :4] = 1
-    t = torch.where(z == N, 0.7, 0.0).double()
+    t = torch.where(z == N, 1.0, 0.0).double()
     logits = random_logits(B * d, N, 1).view(B, d, N)
     sampler, noise = Confidence(score, select), Noise(0, torch.arange(B))
     rows = sampler.rows(Absorbing(), z, t, 0 * t, N, noise)
