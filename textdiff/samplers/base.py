@@ -90,11 +90,11 @@ def reverse_step(process: Process, logits: Tensor, rows: Tensor, z: Tensor, t: T
     A visible token z keeps its value with probability (1-m_s) keep d_s(z)/q_t(z), turns to MASK (leak only) with
     m_s (1-stay)/(N q_t(z)), and is drawn from d_s(. | x̂) otherwise, all with x̂ in place of x.
     """
-    N = logits.shape[-1]
-    if not process.corrupts:
+    N, own = logits.shape[-1], z[rows]
+    visible = own < N
+    if not process.corrupts or not visible.any():
         return draw_visible(process, logits, s, noise, rows)
-    own, before, after = z[rows], process.clock(t[rows]), process.clock(s[rows])
-    bridge, visible = process.bridge(s[rows], t[rows]), own < N
+    before, after, bridge = process.clock(t[rows]), process.clock(s[rows]), process.bridge(s[rows], t[rows])
     believed = probability(logits[visible], own[visible])
     xhat = torch.zeros_like(before.mask).masked_scatter(visible, believed)
     law_t = ((1 - before.mask) * (before.keep * xhat + before.log_corrupt.exp() / N)).clamp_min(1e-300)
