@@ -109,6 +109,7 @@ class PublishedACS(Sampler):
 
     Masked positions unmask with probability 1 - m_s/m_t; visible ones are redrawn with probability eta m_s/m_t from the posterior
     for self-noise 1/2, which is what the published loss trains (cavity + log(1 + N) at the own token). The last step corrects nothing.
+    (The MASK logit that the code leaves in does not exist here.)
 
     Law: none that is known in closed form. Redrawing without noise sharpens: at a fixed context the chain settles near p(p + 1/N),
     about temperature 1/2 (`maths.md` 5.4), so generative perplexity and entropy both fall. No bound describes its samples.

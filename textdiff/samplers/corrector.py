@@ -68,8 +68,8 @@ class PosteriorCorrector(GibbsCorrector):
 class PredictorCorrector(Sampler):
     """Before every step of `predictor`, `corrections` calls of `corrector` at the times where the state stands.
 
-    Law: that of the predictor up to the network's inconsistency: with the true cavity a correction changes no marginal q_t, so
-    the samples are the predictor's; else no bound describes them. Costs 1 + corrections network calls per call of the schedule.
+    Law: none that a bound describes. With the true cavity a correction leaves q_t as it is, so it takes no state further from q_t:
+    what the predictor errs by drawing tokens together shrinks. Costs 1 + corrections network calls per call of the schedule.
     """
 
     predictor: Sampler = field(default_factory=Ancestral)

@@ -60,8 +60,8 @@ class ReMDM(Ancestral):
     d_s(. | x̂). Times and σ are per position, so every hyperschedule will do. At s = 0 the bound is 0: the last step is ancestral.
 
     Law: that of a non-Markov generative process with the same marginals: given x in place of its prediction q_t(. | x) becomes
-    q_s(. | x) exactly. Its NELBO weighs the cross-entropies by 1 - (m_s - σ (1 - m_t))/m_t >= 1 - m_s/m_t, so the bound of the
-    ancestral sampler does not describe its samples.
+    q_s(. | x) exactly. It has a NELBO of its own (absorbing: cross-entropies of weight 1 - (m_s - σ (1 - m_t))/m_t >= 1 - m_s/m_t), so
+    the bound of the ancestral sampler does not describe its samples.
     """
 
     sigma: Remasking = Rescaled(0.1)
