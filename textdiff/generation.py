@@ -30,11 +30,13 @@ class State:
     """What a network call leaves behind.
 
     Args:
+        call: how many network calls the batch has had; 0 is the noise at the beginning.
         ids: [B, L] tokens, N = MASK.
         t: [B, L] times; 0 is settled.
         confidence: [B, L] float32, the probability that the network gave to the token that it just put there; nan elsewhere.
     """
 
+    call: int
     ids: Tensor
     t: Tensor
     confidence: Tensor
@@ -73,6 +75,7 @@ class _Batch:
     cache: Cache | None
     nfe: Tensor
     which: Tensor | None = None
+    calls: int = 0
     body_rows: int = 0
     head_rows: int = 0
 
@@ -135,6 +138,7 @@ def _advance(
         end = None if batch.end is None else batch.of(batch.end)
         call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end)
         logits = logits_of(network, call.hidden(network, batch.cache)[rows])
+        batch.calls += 1
         batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
         batch.body_rows, batch.head_rows = batch.body_rows + call.ids.numel(), batch.head_rows + len(logits)
     now, at = sampler.step(process, logits, rows, now, at, to, draws, warp)
@@ -196,7 +200,7 @@ def denoise(
     wanted = free.any(0)[turn.position].tolist()
     k, visit, calls = turn.starts[0], 0, schedule.calls(L)
     if on_call is not None:
-        on_call(State(batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
+        on_call(State(0, batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
     while k < calls and len(batch.of(z)):
         settled, reached = turn.settled(k), turn.reached(k)
         place = turn.position[settled:reached]
@@ -206,7 +210,7 @@ def denoise(
                 goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
                 change = _advance(network, process, schedule, stage, batch, k, step, place, goal, warp, confidence)
                 if change is not None and on_call is not None:
-                    on_call(State(batch.z, batch.t, change))
+                    on_call(State(batch.calls, batch.z, batch.t, change))
             if sampler.own_times and bool((batch.of(batch.t)[:, place] > 0).any()):
                 visit += 1
                 continue
