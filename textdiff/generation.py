@@ -56,6 +56,8 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
     """Raise a ValueError unless the sampler is defined for this process and hyperschedule."""
     for stage in sampler.stages:
         stage.check(process)
+    if not sampler.stages[-1].predicts:
+        raise ValueError(f"{sampler} corrects tokens but draws none: use PredictorCorrector(corrector={sampler.stages[-1]})")
     if sampler.own_times and bool((schedule.start(L).unique().diff() < schedule.T).any()):
         raise ValueError(
             f"{sampler} chooses its own times and needs windows that do not overlap, not {schedule}: use a flat or block hyperschedule, "
@@ -120,10 +122,13 @@ def _advance(
     step: int,
     place: Tensor,
     goal: Tensor | None,
+    once: bool,
     warp: Filter,
     confidence: bool,
 ) -> Tensor | None:
     """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own) with at most one network call.
+
+    `once`: the window gets no other call at k.
 
     Returns:
         None if there was no network call, else confidences [B, L] (nan where none is wanted).
@@ -136,7 +141,7 @@ def _advance(
     logits, called = torch.empty(0, N, device=now.device), bool(rows.any())
     if called:
         end = None if batch.end is None else batch.of(batch.end)
-        call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end)
+        call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end, once)
         logits = logits_of(network, call.hidden(network, batch.cache)[rows])
         batch.calls += 1
         batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
@@ -198,6 +203,7 @@ def denoise(
     cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None
     batch = _Batch(z, free.double(), free, noise, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
     wanted = free.any(0)[turn.position].tolist()
+    once = len(sampler.stages) == 1 and not sampler.own_times
     k, visit, calls = turn.starts[0], 0, schedule.calls(L)
     if on_call is not None:
         on_call(State(0, batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
@@ -208,7 +214,7 @@ def denoise(
             for number, stage in enumerate(sampler.stages):
                 step = (k * REPEATS + visit) * len(sampler.stages) + number
                 goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
-                change = _advance(network, process, schedule, stage, batch, k, step, place, goal, warp, confidence)
+                change = _advance(network, process, schedule, stage, batch, k, step, place, goal, once, warp, confidence)
                 if change is not None and on_call is not None:
                     on_call(State(batch.calls, batch.z, batch.t, change))
             if sampler.own_times and bool((batch.of(batch.t)[:, place] > 0).any()):
