@@ -156,6 +156,7 @@ def test_mdlm_with_a_mask_inside_the_vocabulary(tmp_path):
     others = torch.arange(N) != mask
     close(found[:, others], expected[:, others])
     assert (found[:, mask].exp() == 0).all()
+    assert math.isfinite(measured(model, never=mask)["NELBO"])
 
 
 def test_a_padded_vocabulary(tmp_path):
@@ -331,6 +332,8 @@ PUBLISHED = {
     "hdlm-gamma": ("hdlm", SMALL, 128, {"hdlm": True, "output": False}, GPT2, with_(GAMMA, model__n_heads=12)),
 }
 DOCUMENTED = {"hdlm-epsilon": 162_246_482, "hdlm-gamma": 169_429_074}
+MEGABYTES = {"mdlm-owt": 679, "bd3lm-4": 679, "bd3lm-8": 679, "hdlm-epsilon": 649, "hdlm-gamma": 678}
+"""Sizes of the published files, as the Hub shows them."""
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -342,6 +345,8 @@ def test_the_published_sizes(name):
     model = FAMILIES[family](Checkpoint(Path(name), state, OmegaConf.create(config)), words)
     theirs = sum(value.numel() for key, value in state.items() if "inv_freq" not in key)
     assert theirs == DOCUMENTED.get(name, theirs)
+    megabytes = 4 * theirs / 1e6
+    assert abs(megabytes - MEGABYTES.get(name, megabytes)) <= 0.5
     ours = sum(parameter.numel() for parameter in model.network.parameters())
     D, masked_inside, level = shape["D"], words.mask_token_id is not None, len(words) * (name == "hdlm-gamma")
     assert ours == theirs + level + (D if masked_inside else -(D + 1))  # MASK has no column; inside, its row stands twice
@@ -401,10 +406,11 @@ def opened(tmp_path: Path, family: str, state: dict[str, Tensor], config: dict[s
     return textdiff.load(out)
 
 
-def measured(model: textdiff.Model, schedule=None, discrete: bool = False) -> dict[str, float]:
+def measured(model: textdiff.Model, never: int = -1) -> dict[str, float]:
     ids = torch.randint(N, (4, L), generator=torch.Generator().manual_seed(0))
+    ids[ids == never] = 0
     batches = lambda: [Batch(ids, torch.arange(4), torch.arange(4))]  # noqa: E731
-    return {bound.name: bound.nats for bound in perplexity.measure(model, batches, schedule, discrete, draws=4)}
+    return {bound.name: bound.nats for bound in perplexity.measure(model, batches, draws=4)}
 
 
 @pytest.mark.parametrize("family", ["mdlm", "bd3lm", "hdlm"])
@@ -642,12 +648,16 @@ def test_weights_of_another_architecture_are_refused(tmp_path, change, message):
         ("mdlm", MDLM | {"model_length": "${nothing}"}, "model_length cannot be read"),
         ("sedd", MDLM, "graph.type"),
         ("sedd", with_(SEDD, graph__type="uniform"), "without scale_by_sigma"),
-        ("bd3lm", MDLM, "block_size"),
+        ("sedd", with_(SEDD, noise__type="geometric", noise__sigma_max="much"), "sigma_max must be a number"),
+        ("bd3lm", MDLM, "block_size must be a number, got None"),
+        ("bd3lm", BD3LM | {"cross_attn": False}, "block by block"),
         ("bd3lm", BD3LM | {"time_conditioning": True}, "mean noise level"),
         ("bd3lm", BD3LM | {"causal": True}, "bidirectional"),
         ("hdlm", MDLM, "no HDLM configuration"),
         ("hdlm", with_(EPSILON, annealing__type="other"), "annealing.type"),
+        ("hdlm", with_(EPSILON, training__epsilon=None), "training.epsilon must be a number"),
         ("hdlm", with_(GAMMA, annealing__sampling_method="AR"), "not documented"),
+        ("hdlm", with_(GAMMA, graph__type="uniform"), "'QGamma' or 'absorb'"),
         ("other", MDLM, "unknown family"),
     ],
 )
@@ -679,6 +689,32 @@ def test_sources_that_are_not_there(tmp_path):
     broken.write_text("a: [1")
     with pytest.raises(ValueError, match=r"bad\.yaml cannot be read"):
         convert("mdlm", path, config=broken)
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path):
+    for family, state, config in (("mdlm", dit_state(), MDLM), ("sedd", dit_state(), SEDD), ("hdlm", epsilon_state(), EPSILON)):
+        source = folder(tmp_path / family, state, config, tokens=N + 1)
+        with pytest.raises(ValueError, match="need 13"):
+            convert(family, source)
+    masked = folder(tmp_path / "masked", dit_state(), MDLM, tokens=N + 1, mask=N)  # the last row, and a token of its own
+    assert convert("mdlm", masked).network.num_tokens == N + 1
+    assert convert("sedd", folder(tmp_path / "sedd", dit_state(), SEDD, tokens=N + 1, mask=N)).network.num_tokens == N + 1
+
+
+def test_a_network_that_should_see_the_level_but_has_no_adaln(tmp_path):
+    with pytest.raises(ValueError, match="hold no adaLN"):
+        convert("sedd", folder(tmp_path, reference.published(N + 1, C=0), SEDD))
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_run(tmp_path):
+    source = folder(tmp_path, dit_state(), MDLM)
+    (source / "evil.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')\nclass Evil: pass\n")
+    described = json.loads((source / "tokenizer_config.json").read_text())
+    described |= {"auto_map": {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}, "tokenizer_class": "Evil"}
+    (source / "tokenizer_config.json").write_text(json.dumps(described))
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        convert("mdlm", source)
+    assert not (tmp_path / "mark").exists()
 
 
 def test_an_older_hdlm_with_adaln_in_the_output_warns(tmp_path):

@@ -128,7 +128,7 @@ def load(folder: str | Path) -> Model:
     network = cls(cls.config_class.from_dict({**config, "attention": "sdpa"}))
     _read_weights(folder / WEIGHTS, network)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder again") from None
     return Model(

@@ -3,8 +3,8 @@
 The repository kuleshov-group/bd3lms is not in our archive; layout and arithmetic are from a public copy of it by one of the authors,
 zhihanyang2022/bd3lms: models/dit.py at 1f396ca (names, masks: block diagonal, offset block-causal, block-causal), diffusion.py at
 03fa2b5 (subs, time_conditioning, ignore_bos, clipped noise levels), models/hf/configuration_bd3lm.py at 8dcfd6a and push_to_hf.py at
-6f64367 (the published sizes; folders hold averaged weights and the buffers sampling_eps_min/max), configs/algo/bd3lm.yaml at
-df505ad. Unverified here: kuleshov-group/bd3lms itself and the weights bd3lm-owt-block_size{4,8,16}.
+6f64367 (folders hold averaged weights and the buffers sampling_eps_min/max), configs/algo/bd3lm.yaml at df505ad; config.json and file
+sizes of kuleshov-group/bd3lm-owt-block_size{4,8,16} on the Hub. Unverified here: kuleshov-group/bd3lms itself and the weights.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
         ValueError: if the configuration names no block size, is of another parameterisation, or conditions blocks on time.
     """
     kind = checkpoint.get("algo.parameterization", "parameterization", default="subs")
+    streams = checkpoint.get("cross_attn", "algo.cross_attn", default=True)
     if kind != "subs" or checkpoint.get("causal", "algo.causal_attention", default=False):
         raise ValueError(
             f"only bidirectional BD3-LMs with the subs parameterisation can be converted, got {kind!r}: is this another model?"
         )
-    width, length = checkpoint.get("block_size"), int(checkpoint.get("model.length", "model_length", default=1024))
-    if width is None:
-        raise ValueError("the configuration names no block_size: give the one of the checkpoint with --config")
+    width = int(checkpoint.number("block_size"))
     schedule: Hyperschedule = Flat(STEPS)
-    if int(width) < length:
+    if width < checkpoint.length:
+        if not streams:
+            raise ValueError("blocks without cross_attn saw noisy ones before them: that is no model of text block by block")
         if checkpoint.get("time_conditioning", "algo.time_conditioning", default=False):
             raise ValueError("a block network that sees the mean noise level of all blocks has no law of its own for one block")
-        schedule = Block(int(width), int(width), block_causal=True)
+        schedule = Block(width, width, block_causal=True)
     notes = [
         "Trained on the continuous NELBO of every block with its noise levels clipped to an interval (var_min): that loss is biased. "
         "The bound that applies is the NELBO over all levels; it falls with the levels of Block(width, levels, True).",

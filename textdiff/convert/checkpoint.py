@@ -55,6 +55,25 @@ class Checkpoint:
                 return found
         return default
 
+    def number(self, *names: str, default: float | None = None) -> float:
+        """As `get`, but a number; without a default it must be there.
+
+        Raises:
+            ValueError: if it is missing or no number.
+        """
+        found = self.get(*names, default=default)
+        try:
+            return float(found)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"the configuration's {names[0]} must be a number, got {found!r}: give it with a --config file"
+            ) from None
+
+    @property
+    def length(self) -> int:
+        """L of the training sequences."""
+        return int(self.number("model.length", "model_length", default=1024))
+
 
 def read(source: Path, config: Path | None = None) -> Checkpoint:
     """Open a weights file, or a folder of the Hugging Face Hub.
@@ -134,7 +153,7 @@ def _config(path: Path, given: Path | None, content: dict[str, Any]) -> DictConf
             plain(content.get("hyper_parameters", {})) if not isinstance(content.get("hyper_parameters"), torch.Tensor) else {}
         )
         if isinstance(inside, dict) and isinstance(inside.get("config"), dict):
-            return OmegaConf.create(inside["config"])
+            return DictConfig(inside["config"])
         raise ValueError(
             f"{path} has no configuration beside it: give the authors' config.json or .hydra/config.yaml with --config"
         )

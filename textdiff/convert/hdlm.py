@@ -3,7 +3,8 @@
 Layout and arithmetic from the public code ServiceNow/hdlm at 409db62: hdlm/model/diffusion_lm.py (names; no adaLN in the output;
 γ: one σ per token, embedding mixed towards MASK's by e^{-γσ}, scale_by_sigma; mask index last), gamma_hybrid/noise_lib.py (log-linear
 σ, tail 5e-3), metaschedule_utils.py (t in [1e-4, 1 - 1e-4]), epsilon_hybrid/losses.py and run_train.py (`type`: aligned or shifted,
-loss), hf_utils.py (folder), configs/. Unverified here: the files on the Hub, and whether they are averaged or raw.
+loss), hf_utils.py (folder), configs/; on the Hub config.json of hdlm-base-epsilon-0.0 and file sizes (649 and 678 MB: no adaLN in the
+output). Unverified here: the weights, which cannot be downloaded, and whether they are averaged or raw.
 """
 
 from __future__ import annotations
@@ -18,17 +19,18 @@ from ..model import Model
 from ..prediction import Prediction
 from ..process import Absorbing, EpsilonHybrid, GammaHybrid
 from .checkpoint import Checkpoint
-from .layout import network, padding_note, vocabulary
+from .layout import LAST, network, padding_note, vocabulary
 from .sedd import seen_times
 
 TAIL, LEAST = 5e-3, 1e-4  # of the log-linear σ; the level of settled tokens
 
 
-def _schedule(checkpoint: Checkpoint, length: int) -> tuple[Hyperschedule, list[str]]:
+def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
     """The hyperschedule of `annealing`, and in what its visibility differs."""
+    length = checkpoint.length
     kind = checkpoint.get("annealing.type", default="none")
-    width = int(checkpoint.get("annealing.width", default=length))
-    levels = int(checkpoint.get("annealing.eval_tau", "annealing.tau", default=length))
+    width = int(checkpoint.number("annealing.width", default=length))
+    levels = int(checkpoint.number("annealing.eval_tau", "annealing.tau", default=length))
     context = checkpoint.get("annealing.attention.context_type", default="causal")
     if kind in ("none", "None") or (kind == "block" and width >= length):
         return Flat(levels), []
@@ -54,8 +56,8 @@ def _schedule(checkpoint: Checkpoint, length: int) -> tuple[Hyperschedule, list[
 
 def _epsilon(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:
     hybrid = checkpoint.get("training.loss_type", default="hybrid") == "hybrid"
-    epsilon = float(checkpoint.get("training.epsilon", default=0.01)) if hybrid else 0.0
-    lam = float(checkpoint.get("training.lambda", default=0.1))
+    epsilon = checkpoint.number("training.epsilon") if hybrid else 0.0
+    lam = checkpoint.number("training.lambda", default=0.1)  # the default of their code
     shifted = "shifted" in str(checkpoint.get("type", default="aligned"))
     if epsilon == 0:
         notes = [
@@ -79,22 +81,26 @@ def _epsilon(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedul
             *notes,
             "Shifted: trained only where the token in front is visible; rows behind a masked token are an extrapolation.",
         ]
-    vocab = vocabulary(checkpoint, tokenizer)
+    vocab = vocabulary(checkpoint, tokenizer, LAST)
     noisy = {"self_noise": 0.5} if epsilon else {}
     body = network(checkpoint, vocab, tokenizer.bos_token_id, time="none", shifted=shifted, **noisy)
     process = EpsilonHybrid(epsilon) if epsilon else Absorbing()
-    length = int(checkpoint.get("model.length", default=1024))
-    return Model(body, process, schedule, tokenizer, length, data={"notes": [*notes, *padding_note(checkpoint, vocab)]})
+    return Model(
+        body, process, schedule, tokenizer, checkpoint.length, data={"notes": [*notes, *padding_note(checkpoint, vocab)]}
+    )
 
 
 def _gamma(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:
-    gamma = float(checkpoint.get("graph.gamma"))
+    graph = checkpoint.get("graph.type")
+    if graph not in ("QGamma", "absorb"):
+        raise ValueError(f"graph.type must be 'QGamma' or 'absorb', got {graph!r}: the published code knows no other with MASK")
+    gamma = checkpoint.number("graph.gamma") if graph == "QGamma" else 0.0
     if str(checkpoint.get("annealing.sampling_method", default="SAR")).startswith("AR"):
         raise ValueError("a gamma network of an AR sampling_method zeroes the next token's score; its layout is not documented")
     low, high = seen_times(checkpoint, TAIL, LEAST, 1 - LEAST)
     sees = bool(checkpoint.get("model.transformer_sigma_conditioning", default=True))
-    mixes = bool(checkpoint.get("model.hybrid_sigma_embedding", default=True))
-    vocab = vocabulary(checkpoint, tokenizer)
+    mixes = gamma > 0 and bool(checkpoint.get("model.hybrid_sigma_embedding", default=True))
+    vocab = vocabulary(checkpoint, tokenizer, LAST)
     body = network(
         checkpoint,
         vocab,
@@ -115,8 +121,7 @@ def _gamma(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule:
         "the nearest level it saw.",
         *padding_note(checkpoint, vocab),
     ]
-    length = int(checkpoint.get("model.length", default=1024))
-    return Model(body, GammaHybrid(gamma), schedule, tokenizer, length, Prediction.LOG_SCORE, {"notes": notes})
+    return Model(body, GammaHybrid(gamma), schedule, tokenizer, checkpoint.length, Prediction.LOG_SCORE, {"notes": notes})
 
 
 def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -129,7 +134,7 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     family = checkpoint.get("model_type", default=guess)
     if family not in ("epsilon_hybrid", "gamma_hybrid") or checkpoint.get("model.hidden_size") is None:
         raise ValueError(f"model_type {family!r} with these sections is no HDLM configuration: give the authors' with --config")
-    schedule, notes = _schedule(checkpoint, int(checkpoint.get("model.length", default=1024)))
+    schedule, notes = _schedule(checkpoint)
     if "output_layer.adaLN_modulation.weight" in checkpoint.state:
         warnings.warn(
             "the output has adaLN weights, which the published HDLM code no longer reads; they are used here", stacklevel=2

@@ -64,18 +64,21 @@ def _rows(checkpoint: Checkpoint) -> int:
     return rows.pop()
 
 
-def vocabulary(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, masked: bool = True) -> Vocabulary:
-    """The tokenizer's own mask token where it has one (MDLM's rule), else the first row after its tokens.
+LAST = -1  # MASK is the last row
+
+
+def vocabulary(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int | None) -> Vocabulary:
+    """The tokenizer's tokens and MASK at row `mask` (LAST: the last one; None: there is none).
 
     Raises:
         ValueError: if the tokenizer and the published vocabulary do not fit.
     """
     N, rows = len(tokenizer), _rows(checkpoint)
-    mask = None if not masked else N if tokenizer.mask_token_id is None else tokenizer.mask_token_id
-    least = N if mask is None else max(N, mask + 1)
+    mask = rows - 1 if mask == LAST else mask
+    least = N if mask is None or tokenizer.mask_token_id == mask else max(N + 1, mask + 1)
     if rows < least:
         raise ValueError(
-            f"the checkpoint has {rows} embeddings but its tokenizer's {N} tokens{' and MASK' * masked} need {least}: give the "
+            f"the checkpoint has {rows} embeddings but its tokenizer's {N} tokens and MASK need {least}: give the "
             "tokenizer that it was trained with as --tokenizer"
         )
     return Vocabulary(N, mask)
@@ -146,6 +149,10 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
     shape = _shape(checkpoint.state)
     unused = (*BUFFERS, *(() if shape["condition"] else ("sigma_map.",)))  # a noise embedding that no block takes
     state = {_rename(name): value for name, value in checkpoint.state.items() if not name.startswith(unused)}
+    if options["time"] != "none" and not (shape["condition"] or options.get("mix")):
+        raise ValueError(
+            "the configuration says that the network sees the noise level, but the weights hold no adaLN: another's?"
+        )
     config = DDiTConfig(
         num_tokens=vocab.tokens,
         heads=_heads(checkpoint, shape["width"]),

@@ -24,18 +24,14 @@ LIBRARIES = (
 """Packages whose objects training code leaves beside the tensors."""
 TYPES = {f"builtins.{kind.__name__}" for kind in (bool, bytes, dict, float, int, list, object, set, str, tuple)}
 REMEDY = "If you trust the file, open it in the environment that wrote it, and save its tensors with safetensors.torch.save_file"
-_BROKEN = (
-    pickle.UnpicklingError,
-    EOFError,
-    OSError,
-    struct.error,
-    RuntimeError,
-    ArithmeticError,
+_BROKEN: tuple[type[Exception], ...] = (pickle.UnpicklingError, EOFError, OSError, struct.error, RuntimeError, ArithmeticError)
+_BROKEN += (
     AttributeError,
     LookupError,
     TypeError,
-)
-_BROKEN += (AssertionError, ValueError)  # what torch's own reader raises, too, on bytes that are none of its own
+    AssertionError,
+    ValueError,
+)  # torch's reader on bytes that are none of its own
 
 
 class Inert:
@@ -53,11 +49,9 @@ class Inert:
         self.state = state
 
 
-def _named(path: Path) -> list[str]:
-    """The globals in the file that torch does not know to be harmless; none for the old format, where torch itself refuses them."""
+def _zipped(path: Path) -> bool:
     with path.open("rb") as file:
-        zipped = file.read(4) == b"PK\x03\x04"
-    return sorted(get_unsafe_globals_in_checkpoint(path)) if zipped else []
+        return file.read(4) == b"PK\x03\x04"
 
 
 def load_pickle(path: Path) -> Any:
@@ -66,8 +60,9 @@ def load_pickle(path: Path) -> Any:
     Raises:
         ValueError: if the file is broken, or names anything else.
     """
-    try:
-        names = _named(path)
+    zipped = _zipped(path)
+    try:  # of the old format torch does not list the names, and itself refuses all that it does not know
+        names = sorted(get_unsafe_globals_in_checkpoint(path)) if zipped else []
     except _BROKEN as error:
         raise ValueError(f"{path} is no whole torch checkpoint ({error}): copy or download it again") from None
     foreign = [name for name in names if name.partition(".")[0] not in LIBRARIES and name not in TYPES]
@@ -75,7 +70,7 @@ def load_pickle(path: Path) -> Any:
         raise ValueError(f"{path} is a pickle that names {', '.join(foreign)}; code named in a file is never run. {REMEDY}")
     try:
         with safe_globals([(Inert, name) for name in names]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except _BROKEN as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{path} cannot be read without running its code, or is broken ({reason}). {REMEDY}") from None

@@ -2,8 +2,8 @@
 
 Layout and arithmetic from the public code louaaron/Score-Entropy-Discrete-Diffusion at 0605786: model/transformer.py (names, adaLN in
 blocks and output, scale_by_sigma, self-score 0), noise_lib.py (log-linear σ, tail 1e-3), losses.py (t in [1e-3, 1]), utils.py
-(checkpoint.pth: model, ema.shadow_params), configs/model/{small,medium}.yaml. Unverified here: the files louaaron/sedd-small and
-sedd-medium themselves, which cannot be downloaded.
+(checkpoint.pth: model, ema.shadow_params), configs/model/{small,medium}.yaml; config.json of louaaron/sedd-small on the Hub at a18d6d3.
+Unverified here: the weights, which cannot be downloaded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..model import Model
 from ..prediction import Prediction
 from ..process import GammaHybrid, Uniform
 from .checkpoint import Checkpoint
-from .layout import network, padding_note, vocabulary
+from .layout import LAST, network, padding_note, vocabulary
 
 STEPS = 128  # sampling.steps of the published configurations
 
@@ -32,15 +32,15 @@ def seen_times(checkpoint: Checkpoint, tail: float, least: float, most: float = 
     if kind == "loglinear":
         return (1 - tail) * least, (1 - tail) * most
     if kind == "geometric":
-        low, high = float(checkpoint.get("noise.sigma_min")), float(checkpoint.get("noise.sigma_max"))
-        return tuple(1 - exp(-(low ** (1 - t) * high**t)) for t in (least, most))  # type: ignore[return-value]
+        low, high = checkpoint.number("noise.sigma_min"), checkpoint.number("noise.sigma_max")
+        return 1 - exp(-(low ** (1 - least) * high**least)), 1 - exp(-(low ** (1 - most) * high**most))
     raise ValueError(f"noise.type is {kind!r}; a network that sees the noise level needs 'loglinear' or 'geometric'")
 
 
-def log_scores(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, scaled: bool) -> Model:
+def log_scores(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int, scaled: bool) -> Model:
     """A network of log-scores under absorbing noise, as SEDD's and MDLM's code train it."""
     low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
-    vocab = vocabulary(checkpoint, tokenizer)
+    vocab = vocabulary(checkpoint, tokenizer, mask)
     level = {} if scaled else {"score_gamma": 0.0}
     body = network(checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high, **level)
     notes = [
@@ -49,8 +49,7 @@ def log_scores(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, scale
         "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per sequence: flat schedules, no cache.",
         *padding_note(checkpoint, vocab),
     ]
-    length = int(checkpoint.get("model.length", "model_length", default=1024))
-    return Model(body, GammaHybrid(gamma=0.0), Flat(STEPS), tokenizer, length, Prediction.LOG_SCORE, {"notes": notes})
+    return Model(body, GammaHybrid(gamma=0.0), Flat(STEPS), tokenizer, checkpoint.length, Prediction.LOG_SCORE, {"notes": notes})
 
 
 def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -62,18 +61,17 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     graph = checkpoint.get("graph.type")
     scaled = bool(checkpoint.get("model.scale_by_sigma", default=False))
     if graph == "absorb":
-        return log_scores(checkpoint, tokenizer, scaled)
+        return log_scores(checkpoint, tokenizer, LAST, scaled)
     if graph != "uniform" or scaled:
         raise ValueError(
             f"graph.type must be 'absorb', or 'uniform' without scale_by_sigma, got {graph!r}: is this SEDD's config?"
         )
     low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
-    vocab = vocabulary(checkpoint, tokenizer, masked=False)
+    vocab = vocabulary(checkpoint, tokenizer, mask=None)
     body = network(checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high)
     notes = [
         "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity samplers and bounds refuse it.",
         "Uniform noise: no MASK ever occurs, its embedding is 0. One level per sequence: flat schedules, no cache.",
         *padding_note(checkpoint, vocab),
     ]
-    length = int(checkpoint.get("model.length", default=1024))
-    return Model(body, Uniform(), Flat(STEPS), tokenizer, length, Prediction.LOG_SCORE, {"notes": notes})
+    return Model(body, Uniform(), Flat(STEPS), tokenizer, checkpoint.length, Prediction.LOG_SCORE, {"notes": notes})
