@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ..data.tokenizers import PretrainedTokenizer
 from ..hub import TOKENIZER, sha256
@@ -20,6 +21,19 @@ FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerBase], Model]] = {
     "sedd": sedd.convert,
     "bd3lm": bd3lm.convert,
 }
+
+
+def _tokenizer(checkpoint: Checkpoint, given: str | None) -> PreTrainedTokenizerBase:
+    beside = checkpoint.path.parent
+    if given is None:
+        named = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
+        given = str(beside) if (beside / TOKENIZER).is_file() else named
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers warns of the authors' config.json, which is none of its own
+    try:
+        return PretrainedTokenizer(given).build(None)  # type: ignore[arg-type]
+    finally:
+        logging.set_verbosity(before)
 
 
 def convert(family: str, source: str | Path, tokenizer: str | None = None, config: str | Path | None = None) -> Model:
@@ -37,11 +51,7 @@ def convert(family: str, source: str | Path, tokenizer: str | None = None, confi
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: choose one of {', '.join(FAMILIES)}")
     checkpoint = read(Path(source), None if config is None else Path(config))
-    beside = checkpoint.path.parent
-    if tokenizer is None and (beside / TOKENIZER).is_file():
-        tokenizer = str(beside)
-    named = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
-    model = FAMILIES[family](checkpoint, PretrainedTokenizer(tokenizer or named).build(None))  # type: ignore[arg-type]
+    model = FAMILIES[family](checkpoint, _tokenizer(checkpoint, tokenizer))
     origin = {"family": family, "file": checkpoint.path.name, "sha256": sha256(checkpoint.path)}
     origin["weights"] = "moving average (EMA)" if checkpoint.averaged else "as published"
     return replace(model, data={"converted": origin, **model.data})
