@@ -23,10 +23,11 @@ from transformers import PreTrainedTokenizerFast
 
 import textdiff
 from textdiff.attention import Visibility
-from textdiff.call import generation_call, training_call
+from textdiff.call import training_call
 from textdiff.cli import main
 from textdiff.convert import FAMILIES, convert
 from textdiff.convert.checkpoint import Checkpoint
+from textdiff.decoding import generation_call
 from textdiff.estimator import Batch
 from textdiff.evaluation import perplexity
 from textdiff.generation import denoise
@@ -428,7 +429,7 @@ def test_a_folder_of_each_cavity_family_samples_and_is_measured(tmp_path, capsys
     samplers = [Ancestral()] if family != "hdlm" else [Ancestral(), ACS(rate=2.0), PublishedACS(eta=0.3)]
     for sampler in samplers:
         for schedule in (None, Flat(3), Block(2, 2), Slide(2, 1), QuenchedAR()):
-            drawn = model.generate("w1 w2", num_samples=2, length=L, hyperschedule=schedule, sampler=sampler)
+            drawn = model.generate("w1 w2", length=L, hyperschedule=schedule, sampler=sampler)
             assert all(len(ids) == L and ids[:2].tolist() == [1, 2] and int(ids.max()) < N for ids in drawn.ids)
     found = measured(model)
     assert len(found) == (3 if family == "hdlm" else 1) and all(math.isfinite(nats) for nats in found.values())
@@ -492,16 +493,18 @@ def test_the_bound_of_an_imported_posterior_is_that_of_the_reference(tmp_path):
 
 @dataclass(frozen=True)
 class Spy(Ancestral):
-    """Asks for every position and keeps the logits of the first call."""
+    """Asks for every position and keeps the logits; puts each position's likeliest token there in its last step, if it `moves`."""
 
+    moves: bool = False
     seen: list = field(default_factory=list)
 
     def rows(self, process, z, t, s, N, noise):
         return torch.ones_like(z, dtype=torch.bool)
 
     def step(self, process, logits, rows, z, t, s, noise, warp=identity):
-        self.seen.append((logits, z))
-        return z, s
+        self.seen.append((logits, z.clone()))
+        likeliest = logits.argmax(-1).view(z.shape)
+        return torch.where((t > 0) & (s == 0) & self.moves, likeliest, z), s
 
 
 def test_samplers_are_given_cavity_logits(tmp_path):
@@ -515,6 +518,33 @@ def test_samplers_are_given_cavity_logits(tmp_path):
             expected[i, token] -= math.log(1 + N)
     close(logits, expected)
     assert (z[0] < N).sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("family", "schedule"),
+    [("bd3lm", Block(2, 3, block_causal=True)), ("mdlm", Slide(4, 2)), ("hdlm", Slide(3, "1/2")), ("hdlm", QuenchedAR())],
+    ids=str,
+)
+def test_a_cache_changes_nothing(tmp_path, family, schedule):
+    """Logits of every call, with γ's σ per token too; a network with one level for all rows is refused."""
+    state, config = (gamma_state(), GAMMA) if family == "hdlm" else (dit_state(), CONFIGS[family])
+    model, calls = convert(family, folder(tmp_path, state, config)), []
+    given = torch.full((2, 8), N)
+    given[1, :3] = torch.tensor([2, 9, 4])
+    for use_cache in (False, True):
+        spy = Spy(moves=True)
+        done = denoise(model.network, model.process, schedule, spy, Noise(0, torch.arange(2)), given, use_cache=use_cache)
+        calls.append(([logits for logits, _ in spy.seen], done))
+    (plain, whole), (cached, fewer) = calls
+    for expected, found in zip(plain, cached, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+    assert torch.equal(whole.ids, fewer.ids) and fewer.body_rows < whole.body_rows
+
+
+def test_one_level_for_all_rows_cannot_be_cached(tmp_path):
+    model = convert("mdlm", folder(tmp_path, dit_state(), MDLM | {"time_conditioning": True}))
+    with pytest.raises(ValueError, match="use_cache=False"):
+        denoise(model.network, model.process, Block(2, 2), Ancestral(), Noise(0, torch.arange(1)), IDS[None], use_cache=True)
 
 
 def test_the_network_is_a_transformers_model(tmp_path):

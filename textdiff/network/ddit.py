@@ -7,6 +7,7 @@ so σ(t) = -log(1 - t), with t clipped to the range that occurred in training. I
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..attention import Visibility
+from .cache import Cache
 from .transformer import Block, Condition, rotary
 
 SINUSOIDS = 256  # features of σ
@@ -179,7 +181,7 @@ class DDiT(PreTrainedModel):
         added = ((1 - gamma) * sigma).expm1().log() + log_n
         return torch.where(ids == self.num_tokens, added, 0.0) - own
 
-    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility) -> Tensor:
+    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
         """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`.
 
         Raises:
@@ -193,9 +195,10 @@ class DDiT(PreTrainedModel):
             levels, place = sigma.unique(return_inverse=True)
             c = Condition(self.noise(levels), place)
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
-        for block in self.blocks[:-1]:
-            x = block(x, c, cos, sin, visibility)
-        x = self.norm(self.blocks[-1](x, c, cos, sin, visibility, skip))
+        for layer, block in enumerate(self.blocks):
+            extend = None if cache is None else partial(cache.extend, layer)
+            x = block(x, c, cos, sin, visibility, skip if layer == len(self.blocks) - 1 else 0, extend)
+        x = self.norm(x)  # context rows ended as keys and values
         if self.modulation is not None and c is not None:
             shift, scale = embedding(c.place[:, skip:], self.modulation(c.table)).chunk(2, -1)
             x = x * (1 + scale) + shift
