@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
@@ -149,9 +148,7 @@ def _config(path: Path, given: Path | None, content: dict[str, Any]) -> DictConf
     beside += [folder / ".hydra" / "config.yaml" for folder in (path.parent, path.parent.parent)]
     found = given or next((file for file in beside if file.is_file()), None)
     if found is None:
-        inside = (
-            plain(content.get("hyper_parameters", {})) if not isinstance(content.get("hyper_parameters"), torch.Tensor) else {}
-        )
+        inside = plain(content.get("hyper_parameters"))
         if isinstance(inside, dict) and isinstance(inside.get("config"), dict):
             return DictConfig(inside["config"])
         raise ValueError(

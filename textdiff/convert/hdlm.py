@@ -34,24 +34,34 @@ def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
     context = checkpoint.get("annealing.attention.context_type", default="causal")
     if kind in ("none", "None") or (kind == "block" and width >= length):
         return Flat(levels), []
-    notes = (
-        [] if context in ("causal", "block_causal") else [f"Trained with {context} attention among settled tokens; here causal."]
-    )
+    notes = []
+    if context not in ("causal", "block_causal"):
+        notes.append(f"Trained with {context} attention among settled tokens; here causal.")
+    if kind == "hybrid":
+        notes.append("Trained on diagonals within blocks ('hybrid'); Block is the authors' schedule for evaluation.")
     if kind in ("block", "hybrid"):
-        note = (
-            ["Trained on diagonals within blocks ('hybrid'); Block is the authors' schedule for evaluation."]
-            if kind == "hybrid"
-            else []
-        )
-        return Block(width, levels, block_causal=context == "block_causal"), notes + note
+        return Block(width, levels, block_causal=context == "block_causal"), notes
     if kind != "simple":
         raise ValueError(f"annealing.type must be none, block, simple or hybrid, got {kind!r}")
     rate = Fraction(width, levels)
     if context == "block_causal":
-        notes = ["Trained with block-causal settled tokens; here causal, the only order that a cache allows under a slide."]
+        notes.append("Trained with block-causal settled tokens; here causal, the only order that a cache allows under a slide.")
     if levels != width:
-        notes = [*notes, f"The authors' slide settles a rounded number of tokens per call, not always width/tau = {rate}."]
+        notes.append(f"The authors' slide settles a rounded number of tokens per call, not always width/tau = {rate}.")
     return Slide(width, str(rate)), notes
+
+
+def _bounds_note(epsilon: float, lam: float) -> str:
+    """Which bound applies to the network of a weighted cross-entropy (`maths.md` 4.3)."""
+    if epsilon == 0:
+        return "Trained with epsilon = 0, on masked tokens alone: MDLM's NELBO is its bound; correcting samplers refuse it."
+    if lam == 0:
+        return "Trained with lambda = 0: B2 is its loss. It never learnt visible tokens: no correction, ignore the NELBO (B3)."
+    return (
+        f"Trained on the weighted cross-entropy with lambda = {lam:g}, no bound for sampling with correction. Bounds that hold: B1 "
+        "(masking alone, what the authors report), B2 (noisy display), NELBO (B3, correction in the last step). Its logits are the "
+        "posterior for self-noise 1/2; they are turned into cavity logits exactly wherever they are used."
+    )
 
 
 def _epsilon(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:
@@ -59,35 +69,17 @@ def _epsilon(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedul
     epsilon = checkpoint.number("training.epsilon") if hybrid else 0.0
     lam = checkpoint.number("training.lambda", default=0.1)  # the default of their code
     shifted = "shifted" in str(checkpoint.get("type", default="aligned"))
-    if epsilon == 0:
-        notes = [
-            *notes,
-            "Trained with epsilon = 0, on masked tokens alone: MDLM's NELBO is its bound; correcting samplers refuse it.",
-        ]
-    elif lam == 0:
-        notes = [
-            *notes,
-            "Trained with lambda = 0: B2 is its loss. It never learnt visible tokens: no correction, ignore the NELBO (B3).",
-        ]
-    else:
-        notes = [
-            *notes,
-            f"Trained on the weighted cross-entropy with lambda = {lam:g}, no bound for sampling with correction. Bounds that hold: B1 "
-            "(masking alone, what the authors report), B2 (noisy display), NELBO (B3, correction in the last step).",
-            "Its logits are the posterior for self-noise 1/2; they are turned into cavity logits exactly wherever they are used.",
-        ]
+    notes = [*notes, _bounds_note(epsilon, lam)]
     if shifted:
-        notes = [
-            *notes,
-            "Shifted: trained only where the token in front is visible; rows behind a masked token are an extrapolation.",
-        ]
+        notes.append(
+            "Shifted: trained only where the token in front is visible; rows behind a masked token are an extrapolation."
+        )
     vocab = vocabulary(checkpoint, tokenizer, LAST)
     noisy = {"self_noise": 0.5} if epsilon else {}
     body = network(checkpoint, vocab, tokenizer.bos_token_id, time="none", shifted=shifted, **noisy)
     process = EpsilonHybrid(epsilon) if epsilon else Absorbing()
-    return Model(
-        body, process, schedule, tokenizer, checkpoint.length, data={"notes": [*notes, *padding_note(checkpoint, vocab)]}
-    )
+    notes += padding_note(checkpoint, vocab)
+    return Model(body, process, schedule, tokenizer, checkpoint.length, data={"notes": notes})
 
 
 def _gamma(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:

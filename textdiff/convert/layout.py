@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from ..network.ddit import DDiT, DDiTConfig
 from .checkpoint import BUFFERS, Checkpoint
 
+LAST = -1  # MASK is the last row
 NEVER = -1e6  # the logit of a column that never occurs, as in MDLM's own code
 
 NAMES = (
@@ -64,9 +65,6 @@ def _rows(checkpoint: Checkpoint) -> int:
     return rows.pop()
 
 
-LAST = -1  # MASK is the last row
-
-
 def vocabulary(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int | None) -> Vocabulary:
     """The tokenizer's tokens and MASK at row `mask` (LAST: the last one; None: there is none).
 
@@ -87,11 +85,9 @@ def vocabulary(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask:
 def padding_note(checkpoint: Checkpoint, vocab: Vocabulary) -> list[str]:
     """What became of published rows that are neither tokens nor MASK."""
     left_out = _rows(checkpoint) - vocab.tokens - (vocab.mask is not None and vocab.mask >= vocab.tokens)
-    return (
-        [f"{left_out} rows that pad the vocabulary are left out; probabilities are those given the real tokens."]
-        if left_out
-        else []
-    )
+    if not left_out:
+        return []
+    return [f"{left_out} rows that pad the vocabulary are left out; probabilities are those given the real tokens."]
 
 
 def _rename(name: str) -> str:
