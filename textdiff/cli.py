@@ -19,6 +19,8 @@ work with a model folder RUN that `fit` wrote:
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
   evaluate perplexity RUN
                         bounds with standard errors, as a table and a JSON
+  convert FAMILY SOURCE OUT
+                        a published HDLM, MDLM, SEDD or BD3-LM checkpoint as a model folder
 options:
   -h, --help            this page; after a command, that command's options
   --version             the version
@@ -26,7 +28,7 @@ options:
 Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity"}
+COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity", "convert": "convert"}
 """Words -> the module of `textdiff.commands` whose `main` takes the other words."""
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from .decoding import check_cache, generation_call, settling
 from .hyperschedule import Hyperschedule
 from .network.cache import Cache
-from .network.head import logits_of
+from .network.head import logits_of, to_cavity
 from .network.protocol import Denoiser
 from .noise import Noise
 from .process import Process
@@ -142,7 +142,7 @@ def _advance(
     if called:
         end = None if batch.end is None else batch.of(batch.end)
         call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end, once)
-        logits = logits_of(network, call.hidden(network, batch.cache)[rows])
+        logits = to_cavity(network, logits_of(network, call.hidden(network, batch.cache)[rows]), now[rows])
         batch.calls += 1
         batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
         batch.body_rows, batch.head_rows = batch.body_rows + call.ids.numel(), batch.head_rows + len(logits)

@@ -19,12 +19,15 @@ from . import __version__
 from .generation_config import GenerationConfig
 from .hyperschedule import Hyperschedule
 from .model import Model
-from .network import TransformerConfig, TransformerModel
+from .network import TransformerModel
+from .network.ddit import DDiT
 from .prediction import Prediction
 from .process import Process
 from .spec import build, describe
 
 WEIGHTS, TOKENIZER, CONFIG, GENERATION = "model.safetensors", "tokenizer.json", "config.json", "generation_config.json"
+NETWORKS = {cls.config_class.model_type: cls for cls in (TransformerModel, DDiT)}
+"""`model_type` of a folder -> its network."""
 
 
 def sha256(path: Path) -> str:
@@ -48,7 +51,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     """Write a model folder; files already there stay whole until the new ones are complete, config.json comes last.
 
     Args:
-        model: what to save; its network must be a `TransformerModel`.
+        model: what to save; its network must be one of `NETWORKS`.
         folder: where to; made if missing.
         weights: state dict to write instead of the network's own (the EMA).
     """
@@ -86,7 +89,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not valid JSON ({error}): the folder is corrupt, write it again") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
-    ours = config.pop("textdiff", None) if kind == TransformerConfig.model_type else None
+    ours = config.pop("textdiff", None) if kind in [*NETWORKS] else None
     if not isinstance(ours, dict):
         raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {kind!r})")
     if missing := {"process", "hyperschedule", "prediction", "length", "sha256"} - ours.keys():
@@ -103,7 +106,7 @@ def _check_files(folder: Path, expected: dict[str, str]) -> None:
             raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write it again")
 
 
-def _read_weights(path: Path, network: TransformerModel) -> None:
+def _read_weights(path: Path, network: TransformerModel | DDiT) -> None:
     try:
         state = load_file(path)
         network.load_state_dict(state, strict=True)
@@ -132,10 +135,11 @@ def load(folder: str | Path) -> Model:
     config, ours = _read_config(folder)
     _check_files(folder, ours["sha256"])
     # The kernel is a choice of the machine, not of the model.
-    network = TransformerModel(TransformerConfig.from_dict({**config, "attention": "sdpa"}))
+    cls = NETWORKS[config["model_type"]]
+    network = cls(cls.config_class.from_dict({**config, "attention": "sdpa"}))
     _read_weights(folder / WEIGHTS, network)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder again") from None
     return Model(
