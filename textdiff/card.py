@@ -72,7 +72,9 @@ def _evaluation(folder: Path) -> str:
 def _which_bound(model: Model) -> str:
     """Which number is about the text that the model draws."""
     if model.prediction == Prediction.LOG_SCORE:
-        return "The NELBO is the score entropy of the noising process, a bound on −log p of its reverse process in continuous time."
+        return (
+            "The NELBO is the score entropy of the noising process, a bound on −log p of its reverse process in continuous time."
+        )
     if model.hyperschedule.flat(model.length):
         return (
             "The NELBO bounds −log p in continuous time, the limit of many steps. `generate` draws from the T-step chain, whose own bound "
@@ -108,5 +110,13 @@ def render(model: Model, folder: Path, name: str, license: str) -> str:
     table = "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in facts.items())])
     pictures = [f"![{text}]({file})" for file, text in PICTURES.items() if (folder / file).is_file()]
     parts = [_head(model, license), f"# {name.rpartition('/')[2]}", "A hybrid diffusion language model made with textdiff."]
-    parts += [table, *pictures, "## Load and sample", LOAD.format(name=name), "## Evaluation", _evaluation(folder), _which_bound(model)]
+    parts += [
+        table,
+        *pictures,
+        "## Load and sample",
+        LOAD.format(name=name),
+        "## Evaluation",
+        _evaluation(folder),
+        _which_bound(model),
+    ]
     return "\n\n".join(parts) + "\n"

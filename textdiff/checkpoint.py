@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ def read(path: str | Path, device: str = "cpu") -> dict[str, Any]:
         ValueError: if it is corrupt, truncated, holds other objects, or is not textdiff's.
     """
     try:
+        with zipfile.ZipFile(path) as archive:  # torch itself does not look at the checksums
+            if (broken := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {broken} is wrong")
         checkpoint = torch.load(path, weights_only=True, map_location=device)
     except Exception as error:  # torch raises whatever the broken bytes lead to
         raise ValueError(

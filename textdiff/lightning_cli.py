@@ -57,7 +57,9 @@ class SaveConfig(SaveConfigCallback):
             config.ckpt_path = None  # where this session began is no part of the training
             if config.model.network is None:
                 described = describe(pl_module.architecture)
-                config.model.network = Namespace(class_path=described["class_path"], init_args=Namespace(**described["init_args"]))
+                config.model.network = Namespace(
+                    class_path=described["class_path"], init_args=Namespace(**described["init_args"])
+                )
             self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
 
 

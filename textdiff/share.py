@@ -45,12 +45,12 @@ def _drop_others(folder: Path) -> None:
 
 def _write(source: Source, folder: Path, name: str, license: str) -> None:
     """Everything that travels, into an empty folder."""
+    model = load(source)  # strictly, on the CPU and in float32, as a reader will have it
     for inside in _files(source.folder):
         (folder / inside).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.folder / inside, folder / inside)
     if source.checkpoint is not None:
-        save(load(source), folder)
-    model = load(folder)  # strictly, and on the CPU in float32: what a reader will have
+        save(model, folder)
     _drop_others(folder)
     bounds = {"rows": reference.ROWS, "tolerance": reference.TOLERANCE, "bounds": reference.measure(model)}
     write_json(folder / REFERENCE, {"textdiff": __version__, **bounds})

@@ -89,7 +89,7 @@ def hub_errors(what: str) -> Iterator[None]:
 
     try:
         yield
-    except (HTTPError, OSError) as error:  # HTTPError: no connection, too
+    except (HTTPError, OSError, RuntimeError) as error:  # HTTPError: no connection, too; RuntimeError: an upload that broke off
         response = getattr(error, "response", None) if isinstance(error, HfHubHTTPError) else None
         if isinstance(error, LocalTokenNotFoundError) or (response is not None and response.status_code in (401, 403, 404)):
             remedy = "check the name, and log in with `hf auth login` or set HF_TOKEN (with write access, to push)"
