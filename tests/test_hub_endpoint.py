@@ -36,8 +36,8 @@ push("me/public", "--private")            # would show what should be hidden
 
 RECEIVE = """
 import json, os, sys
-import textdiff
 from transformers import AutoModel
+import textdiff
 import torch
 from textdiff.cli import main
 from textdiff.source import find

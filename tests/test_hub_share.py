@@ -3,6 +3,8 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -182,6 +184,25 @@ def test_a_run_has_no_reference(capsys):
     assert "`textdiff export` writes one" in tiny.refused(capsys, ["sample", str(tiny.run()), "--verify"])
     with pytest.raises(ValueError, match=r"holds no reference\.json"):
         textdiff.load(tiny.run() / "checkpoints" / "last.ckpt", verify=True)
+
+
+# --- transformers
+
+AUTO = """
+import importlib.util, sys
+import textdiff
+assert not {"torch", "transformers", "numpy", "safetensors"} & set(sys.modules), "import textdiff must stay quick"
+importlib.util.find_spec("transformers")  # as many libraries ask whether it is installed
+from transformers import AutoConfig, AutoModel
+config = AutoConfig.from_pretrained(sys.argv[1])
+print(type(config).__name__, type(AutoModel.from_config(config)).__name__, textdiff.load(sys.argv[1]).length)
+"""
+
+
+def test_auto_classes_know_our_networks():
+    """After `import textdiff`, which imports nothing heavy; the other order is in test_hub_endpoint."""
+    done = subprocess.run([sys.executable, "-c", AUTO, str(tiny.run())], capture_output=True, text=True)
+    assert done.stdout == "TransformerConfig TransformerModel 16\n", done.stderr
 
 
 # --- what may stand for a RUN

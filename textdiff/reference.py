@@ -29,7 +29,10 @@ def _batch(model: Model) -> Batch:
 
 @torch.no_grad()
 def measure(model: Model) -> dict[str, float]:
-    """Every bound of `estimator.bounds` on the fixed batch under fixed noise, nats per token, by name; the network in float32 on the CPU."""
+    """Every bound of `estimator.bounds` on the fixed batch under fixed noise, nats per token, by name.
+
+    The network should be in float32 and on the CPU, as `textdiff.load` gives it: then the same numbers come on every machine.
+    """
     batch, found = _batch(model), {}
     L = batch.ids.shape[-1]
     for name, (process, objective) in bounds(model.process, model.prediction).items():
