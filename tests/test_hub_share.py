@@ -71,11 +71,22 @@ def test_what_travels(run, exported):
 
 
 def test_export_of_an_export_is_the_same(exported, tmp_path):
-    """The card too: a README.md that is there, edited perhaps, is kept."""
-    copy = shutil.copytree(exported, tmp_path / "copy")
+    """But for the name that its card gives; the license stays."""
+    again = textdiff.export(exported, tmp_path / "again", str(exported))
+    assert names(again) == names(exported)
+    assert all((again / name).read_bytes() == (exported / name).read_bytes() for name in names(exported))
+
+
+def test_a_card_is_written_anew_until_a_person_changes_it(copy, tmp_path):
+    measure(copy, "--discrete")
+    card = (textdiff.export(copy, tmp_path / "again") / "README.md").read_text()
+    assert "stratified, 64-step" in card and "stratified, 64-step" not in (copy / "README.md").read_text()
+    assert "license: apache-2.0" in card and f'textdiff.load("{tmp_path}/again", verify=True)' in card
     (copy / "README.md").write_text("mine\n")
-    again = textdiff.export(copy, tmp_path / "again")
-    assert names(again) == names(copy) and all((again / n).read_bytes() == (copy / n).read_bytes() for n in names(copy))
+    kept = textdiff.export(copy, tmp_path / "kept")
+    assert (kept / "README.md").read_text() == (textdiff.export(kept, tmp_path / "twice") / "README.md").read_text() == "mine\n"
+    with pytest.raises(ValueError, match=r"is kept as it is: state the license 'mit' there"):
+        textdiff.export(copy, tmp_path / "mit", license="mit")
 
 
 def test_pickles_stay_at_home(copy, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import ModelCardData
+from huggingface_hub import ModelCard, ModelCardData
 
 from .model import Model
 from .prediction import Prediction
@@ -40,6 +40,11 @@ def results(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             continue
         if isinstance(found, dict) and "weights_sha256" in found:
             yield path, found
+
+
+def license_of(path: Path) -> str | None:
+    """The license that a card states."""
+    return ModelCard.load(path).data.get("license")
 
 
 def _kebab(name: str) -> str:

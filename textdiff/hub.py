@@ -93,7 +93,8 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     return folder
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Read JSON; a ValueError if it is broken."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -104,7 +105,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What config.json says of the network, and of all else; only networks of textdiff's own are known here."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{str(folder)!r} holds no {CONFIG}: it is no model folder, or its training has not saved a model yet")
-    config = _read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     kind = config.get("model_type") if isinstance(config, dict) else None
     known = isinstance(kind, str) and kind in CONFIG_MAPPING  # `textdiff.network` registers its own
     ours = config.pop("textdiff", None) if known and CONFIG_MAPPING[kind].__module__.startswith("textdiff.") else None
@@ -183,5 +184,5 @@ def load(source: str | Path | Source, verify: bool = False) -> Model:
         stored = found.folder / REFERENCE
         if found.checkpoint is not None or not stored.is_file():
             raise ValueError(f"{found} holds no {REFERENCE} to verify it by: `textdiff export` writes one")
-        reference.check(model, _read_json(stored), str(stored))
+        reference.check(model, read_json(stored), str(stored))
     return model

@@ -84,6 +84,9 @@ class TextDiffusionCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """A training that goes on has its weights from the checkpoint; the model it once began from may be gone."""
         config = self.config[self.subcommand]
+        if config.get("weights_only") is False:
+            raise ValueError("--weights_only false would run code from a checkpoint, which textdiff does not do: leave it out")
+        config.weights_only = True  # Lightning's own default would run code from a checkpoint at a URL
         began = config.model.init_from
         if config.get("ckpt_path"):
             config.model.init_from = None

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__, card, reference
-from .hub import CONFIG, PICKLES, REFERENCE, WEIGHTS, load, save, sha256, write_json
+from .hub import CONFIG, PICKLES, REFERENCE, WEIGHTS, load, read_json, save, sha256, write_json
+from .model import Model
 from .source import Source, find, hub_errors
 
-CARD = "README.md"
+CARD, UNKNOWN = "README.md", "unknown"
 LOCAL = ("checkpoints", "logs", "tensorboard", "predictions.txt")
 """What a training leaves in its run that stays at home; all else travels, pickles, hidden files and results of other weights excepted."""
 
@@ -43,7 +44,20 @@ def _drop_others(folder: Path) -> None:
         warnings.warn(f"left out, since measured of other weights: {', '.join(others)}", stacklevel=4)
 
 
-def _write(source: Source, folder: Path, name: str, license: str) -> None:
+def _card(model: Model, folder: Path, name: str, license: str | None) -> str | None:
+    """A new card, or None if there is one that a person has written or changed."""
+    path, stored = folder / CARD, folder / REFERENCE
+    if not path.exists():
+        return card.render(model, folder, name, license or UNKNOWN)
+    written = read_json(stored).get("card_sha256") if stored.exists() else None
+    if sha256(path) == written:
+        return card.render(model, folder, name, license or card.license_of(path) or UNKNOWN)
+    if license is not None:
+        raise ValueError(f"{CARD} is not the one that textdiff wrote, and is kept as it is: state the license {license!r} there")
+    return None
+
+
+def _write(source: Source, folder: Path, name: str, license: str | None) -> None:
     """Everything that travels, into an empty folder."""
     model = load(source)  # strictly, on the CPU and in float32, as a reader will have it
     for inside in _files(source.folder):
@@ -52,22 +66,24 @@ def _write(source: Source, folder: Path, name: str, license: str) -> None:
     if source.checkpoint is not None:
         save(model, folder)
     _drop_others(folder)
-    bounds = {"rows": reference.ROWS, "tolerance": reference.TOLERANCE, "bounds": reference.measure(model)}
-    write_json(folder / REFERENCE, {"textdiff": __version__, **bounds})
-    if not (folder / CARD).exists():
-        (folder / CARD).write_text(card.render(model, folder, name, license), encoding="utf-8")
+    stored = {"textdiff": __version__, "rows": reference.ROWS, "tolerance": reference.TOLERANCE}
+    stored["bounds"] = reference.measure(model)
+    if (text := _card(model, folder, name, license)) is not None:
+        (folder / CARD).write_text(text, encoding="utf-8")
+        stored["card_sha256"] = sha256(folder / CARD)
+    write_json(folder / REFERENCE, stored)
 
 
-def export(source: str | Path | Source, folder: str | Path, name: str | None = None, license: str = "unknown") -> Path:
+def export(source: str | Path | Source, folder: str | Path, name: str | None = None, license: str | None = None) -> Path:
     """Write the folder that travels: the model, its reference bound, its model card and the results measured of it.
 
-    The folder appears whole or not at all. A README.md that the source has already is kept as it is.
+    The folder appears whole or not at all. A README.md that a person has written or changed is kept as it is.
 
     Args:
         source: a model folder, a .ckpt or a Hub id.
         folder: where to; missing or empty.
         name: what the card tells a reader to load; default: the folder.
-        license: of the weights, an identifier of the Hub such as apache-2.0.
+        license: of the weights, an identifier of the Hub such as apache-2.0; default: that of the source's card, else unknown.
 
     Raises:
         ValueError: if the source is no whole model, or the folder is in use or inside the source.
@@ -99,7 +115,7 @@ def push(
     name: str,
     private: bool = False,
     revision: str | None = None,
-    license: str = "unknown",
+    license: str | None = None,
 ) -> str:
     """Upload just the folder that `export` writes to the Hub, as one commit; nothing here changes, and nothing there is deleted.
 
@@ -108,7 +124,7 @@ def push(
         name: `user/name` of the repository; made if missing.
         private: make it private.
         revision: branch to commit to, made if missing; default: main.
-        license: of the weights, for the card.
+        license: as for `export`.
 
     Returns:
         The URL of the commit.
@@ -133,7 +149,7 @@ def push(
 
 
 @contextmanager
-def staged(source: str | Path | Source, name: str, revision: str | None, license: str) -> Iterator[Path]:
+def staged(source: str | Path | Source, name: str, revision: str | None, license: str | None) -> Iterator[Path]:
     """The folder that a push uploads, exported for as long as it lasts.
 
     Raises:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..share import contents, export
 from .common import RUN
 
-LICENSE = "licence of the weights, an identifier of the Hub such as apache-2.0"
+LICENSE = "of the weights, an identifier of the Hub such as apache-2.0 (default: that of RUN's card, else unknown)"
 
 
 def listing(folder: Path) -> str:
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="textdiff export", description=main.__doc__, allow_abbrev=False)
     parser.add_argument("run", metavar="RUN", help=RUN)
     parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; missing or empty")
-    parser.add_argument("--license", default="unknown", help=f"{LICENSE} (default: %(default)s)")
+    parser.add_argument("--license", help=LICENSE)
     options = parser.parse_args(arguments)
     print(listing(export(options.run, options.out, license=options.license)))
     print(f"written to {options.out}")

@@ -16,7 +16,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("name", metavar="user/name", help="repository on the Hub; made if missing")
     parser.add_argument("--private", action="store_true", help="make the repository private")
     parser.add_argument("--revision", help="branch to commit to, made if missing (default: main)")
-    parser.add_argument("--license", default="unknown", help=f"{LICENSE} (default: %(default)s)")
+    parser.add_argument("--license", help=LICENSE)
     parser.add_argument("--dry-run", action="store_true", help="list what would be uploaded, and upload nothing")
     options = parser.parse_args(arguments)
     if not options.dry_run:
