@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, silu
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..attention import Visibility
@@ -217,4 +217,5 @@ class DDiT(PreTrainedModel):
         return linear(self.body(input_ids, positions, t, Visibility()), *self.head_parameters())
 
 
-AutoConfig.register(DDiTConfig.model_type, DDiTConfig)  # so that AutoTokenizer knows a model folder
+AutoConfig.register(DDiTConfig.model_type, DDiTConfig)  # so that hub and AutoTokenizer know a model folder
+AutoModel.register(DDiTConfig, DDiT)
