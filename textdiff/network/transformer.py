@@ -105,14 +105,14 @@ class Transformer(Architecture):
 
 
 def rotary(positions: Tensor, size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Cos and sin [..., 1, R, size/2] of RoPE at positions [..., R], base 10,000 (made here: buffers do not survive a meta load)."""
+    """Cos and sin [..., R, 1, size/2] of RoPE at positions [..., R], base 10,000 (made here: buffers do not survive a meta load)."""
     frequencies = 10000.0 ** (-torch.arange(0, size, 2, device=positions.device, dtype=torch.float32) / size)
-    angles = (positions.unsqueeze(-1).float() * frequencies).unsqueeze(-3)
+    angles = (positions.unsqueeze(-1).float() * frequencies).unsqueeze(-2)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (first half, second half) of x [B, H, R, D/H]."""
+    """Turn the pairs (first half, second half) of x [B, R, H, D/H]."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
@@ -163,10 +163,11 @@ class Block(nn.Module):
 
     def _attention(self, qkv: Tensor, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int) -> Tensor:
         B, R, D = *qkv.shape[:2], self.out.in_features
-        q, k, v = qkv.view(B, R, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)  # (B, H, R, D/H) each
-        q, k = rotate(q, cos, sin)[:, :, skip:].to(v.dtype), rotate(k, cos, sin).to(v.dtype)  # under autocast cos is float32
-        mixed = attend(q, k, v, visibility, self.dropout if self.training else 0.0, self.attention)
-        return self._drop(self.out(mixed.transpose(1, 2).reshape(B, R - skip, D)))
+        q, k, v = qkv.view(B, R, 3, self.heads, D // self.heads).unbind(2)  # (B, R, H, D/H) each
+        # v is copied, lest it keep q and k before their rotation alive; under autocast cos is float32
+        rows = (rotate(q, cos, sin)[:, skip:].to(v.dtype), rotate(k, cos, sin).to(v.dtype), v.contiguous())
+        parts = attend(*(x.transpose(1, 2) for x in rows), visibility, self.dropout if self.training else 0.0, self.attention)
+        return self._drop(lean(lambda *parts: self.out(torch.cat(parts, 2).transpose(1, 2).flatten(2)), *parts))
 
     def forward(self, x: Tensor, c: Condition | None, cos: Tensor, sin: Tensor, visibility: Visibility, skip: int = 0) -> Tensor:
         """x [B, R, D] -> [B, R - skip, D]; c is the noise condition or None; the first `skip` rows are keys only."""
