@@ -19,6 +19,7 @@ Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool, float], Tensor]
 
 
 @lru_cache(maxsize=2)  # all layers of a call share a mask; of a mask of bools each layer would keep a copy in floats
+@torch.inference_mode(False)  # a constant mask is met in training and in validation
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf).unsqueeze(1)
 
