@@ -217,7 +217,7 @@ def main() -> None:
     print(file=sys.stderr)
     base = rows["GPT-2"]["tokens_per_second"]
     print(
-        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'supervised/s':>13} {'alive GB':>9} {'resident':>9} {'body':>5} {'head':>6} {'adamw':>5}"
+        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'superv./s':>13} {'alive GB':>9} {'resident':>9} {'body':>5} {'head':>6} {'adamw':>5}"
     )
     for name, row in rows.items():
         row["ratio"] = row["tokens_per_second"] / base

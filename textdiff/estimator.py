@@ -8,6 +8,7 @@ One path for every hyperschedule, the tiling: each position is in one window, al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -71,6 +72,9 @@ def continuous(schedule: Hyperschedule, L: int) -> bool:
 class Estimator:
     """Base of the ways to draw noise levels."""
 
+    blind: ClassVar[bool] = False
+    """Whether it holds only for networks that do not look at t."""
+
     def __call__(self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise) -> Draw:
         """One noisy version of each sequence."""
         raise NotImplementedError
@@ -121,6 +125,8 @@ class MaskCount(Estimator):
     (d is a block's length then), in continuous time. With the weighted cross-entropy, the visible terms leave out the count l = 0, a
     part 1/d of them.
     """
+
+    blind: ClassVar[bool] = True
 
     def __call__(self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise) -> Draw:
         """Draw a mask count and a subset per block; t = l/d makes the weight m'/m = d/l.
@@ -199,6 +205,8 @@ def estimate(
     Returns:
         The differentiable sum over the batch, and the values [B, L] float64 in nats (without gradient).
     """
+    if estimator.blind and network.conditioned:
+        raise ValueError(f"{estimator} holds for networks that do not look at t, this one does: use Stratified")
     draw = estimator(batch, process, schedule, network.num_tokens, noise)
     total, nats = row_sum(network, batch, draw, objective, process, schedule)
     if objective.full and process.atom and draw.s is None:
@@ -241,8 +249,13 @@ def bounds(process: Process, prediction: Prediction = Prediction.CAVITY) -> dict
     return found
 
 
-def least_variance(process: Process, schedule: Hyperschedule, L: int, discrete: bool = False) -> Estimator:
-    """Mask-count conditioning where it holds, else stratified offsets; `discrete` asks for the T-step bound."""
-    if process.masks and not process.conditioned and continuous(schedule, L) and not discrete:
+def least_variance(
+    process: Process, schedule: Hyperschedule, L: int, discrete: bool = False, conditioned: bool = False
+) -> Estimator:
+    """Mask-count conditioning where it holds, else stratified offsets.
+
+    `discrete` asks for the T-step bound; `conditioned` says that the network looks at t.
+    """
+    if not conditioned and process.masks and not process.conditioned and continuous(schedule, L) and not discrete:
         return MaskCount()
     return Stratified(discrete)
