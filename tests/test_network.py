@@ -189,7 +189,7 @@ def test_an_untrained_networks_bound_is_near_log_n(process, schedule, tie, condi
     N, B, L = 50, 768, 16
     net = untrained(N, conditioned, width=64, heads=4, tie=tie).eval()
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
-    estimator = least_variance(process, schedule, L)
+    estimator = least_variance(process, schedule, L, conditioned=conditioned)
     with torch.no_grad():
         nats = sequence_nats(net, batch, process, schedule, Nelbo(), estimator, Noise(1, batch.example)).mean(-1)
     error = float(nats.view(-1, 64).mean(-1).std() / math.sqrt(B / 64))
