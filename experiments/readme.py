@@ -33,13 +33,11 @@ def training(result: dict) -> str:
         f"vocabulary {int(o['vocabulary']):,}, batch {o['batch']}, "
         f"{result['threads']} thread{'s' * (result['threads'] > 1)}, interleaved in one run; ratios are what carries over:",
         "",
-        "Memory is the peak above weights, gradients and moments in GB: what is alive, and resident memory as glibc hoards by default.",
-        "",
-        "| case | tokens/s ÷ GPT-2's | supervised positions/s | alive | resident | body | head | optimizer |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| case | tokens/s ÷ GPT-2's | supervised positions/s | memory above weights and optimizer, GB | body | head | optimizer |",
+        "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
-        f"| {name} | {c['ratio']:.2f} | {c['supervised_per_second']:.0f} | {c['memory_gb']:.2f} | {c['resident_gb']:.2f} | "
+        f"| {name} | {c['ratio']:.2f} | {c['supervised_per_second']:.0f} | {c['memory_gb']:.2f} | "
         + " | ".join(f"{100 * c[part]:.0f} %" for part in ("body", "head", "optimizer"))
         + " |"
         for name, c in result["cases"].items()
