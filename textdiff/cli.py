@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(f"textdiff {__version__}")
         return
-    warnings.showwarning = _show_warning
+    shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         _run(arguments)
     except KeyboardInterrupt:
@@ -75,6 +75,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"textdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        warnings.showwarning = shown
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
