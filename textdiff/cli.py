@@ -19,6 +19,12 @@ work with a model folder RUN that `fit` wrote:
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
   evaluate perplexity RUN
                         bounds with standard errors, as a table and a JSON
+  evaluate samples FILE or RUN
+                        generative perplexity, entropy, distinct n-grams, MAUVE
+  evaluate harness RUN  tasks of lm-evaluation-harness
+  evaluate frontier FILE.yaml
+                        quality over runs, samplers and hyperschedules; resumes
+  report FOLDER         one Markdown and one HTML report of all its JSONs
 options:
   -h, --help            this page; after a command, that command's options
   --version             the version
@@ -26,7 +32,14 @@ options:
 Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity"}
+COMMANDS = {
+    "sample": "sample",
+    "evaluate perplexity": "perplexity",
+    "evaluate samples": "quality",
+    "evaluate frontier": "frontier",
+    "evaluate harness": "harness",
+    "report": "report",
+}
 """Words -> the module of `textdiff.commands` whose `main` takes the other words."""
 
 

@@ -29,6 +29,17 @@ def _git_revision() -> str | None:
     return found.stdout.strip()
 
 
+def software() -> dict[str, Any]:
+    """Code and versions as plain values."""
+    return {
+        "textdiff": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 def provenance(model: Model, run: Path, seed: int) -> dict[str, Any]:
     """Model, weights, code and versions as plain values."""
     return {
@@ -41,9 +52,5 @@ def provenance(model: Model, run: Path, seed: int) -> dict[str, Any]:
         "dtype": str(model.network.head_parameters()[0].dtype).removeprefix("torch."),
         "device": str(model.device),
         "seed": seed,
-        "textdiff": __version__,
-        "git": _git_revision(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        **software(),
     }
