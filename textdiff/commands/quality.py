@@ -29,7 +29,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Quality of samples, every number with its error and definition; writes a JSON.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="SAMPLES", type=Path, help=".json or .jsonl file of texts, or a model folder to sample from")
+    parser.add_argument(
+        "run", metavar="SAMPLES", type=Path, help=".json or .jsonl file of texts, or a model folder to sample from"
+    )
     parser.add_argument("--judge", default=FIELD_JUDGE, help="causal LM: id, folder, or folder:file.gguf; default: %(default)s")
     parser.add_argument("--max-tokens", type=int, help="tokens of a text that count, in tokens of the judge and of the features")
     parser.add_argument("--bos", action="store_true", help="BOS in front; default: none, the first token is context only")
@@ -39,7 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--buckets", type=int, help="of MAUVE; default: a tenth of the number of samples")
     parser.add_argument("--kmeans-seeds", type=int, default=mauve_score.KMEANS_SEEDS, help="of MAUVE; default: %(default)s")
     parser.add_argument("--cache", type=Path, help="folder that keeps features, for the next call")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="precision of judge and features; default: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="precision of judge and features; default: %(default)s"
+    )
     parser.add_argument("--judge-batch-size", type=int, default=8, help="texts per call of a judge; default: %(default)s")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the networks run")
     parser.add_argument("--output", type=Path, help="JSON file; default: quality.json beside the file, or in RUN/results")
@@ -62,7 +66,9 @@ def _read(options: argparse.Namespace) -> dict[str, Any]:
         parsed = {"hyperschedule": Hyperschedule, "sampler": Sampler}
         options.batch_size = given.setdefault("batch_size", 16)
         values = {name: parse(value, parsed[name]) if name in parsed else value for name, value in given.items()}
-        return texts.draw(open_run(options), path, **{"num_samples": 256, "length": None, "hyperschedule": None, "sampler": None} | values)
+        return texts.draw(
+            open_run(options), path, **{"num_samples": 256, "length": None, "hyperschedule": None, "sampler": None} | values
+        )
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(f"{names} would draw samples from a model folder, but {path} is not one: leave out, or give a folder")
@@ -114,13 +120,20 @@ def main(arguments: list[str]) -> None:
     judge = open_judge(options.judge, options.device, options.dtype)
     samples = drawn["samples"]
     found = quality.measure(judge, samples, options.max_tokens, options.bos, options.judge_batch_size)
-    result = {"quality": found, **(_mauve(options, judge, samples) if options.reference else {}), **drawn, "evaluated": software()}
+    result = {
+        "quality": found,
+        **(_mauve(options, judge, samples) if options.reference else {}),
+        **drawn,
+        "evaluated": software(),
+    }
     print(table(result).text())
     print(f"{found['texts']} texts, {found['scored_tokens']} tokens scored by {found['judge']['name']}; {found['bos']}; ", end="")
     print(f"{found['truncated']} texts cut at {found['max_tokens']} tokens")
     if "mauve" in result:
         m = result["mauve"]
-        print(f"MAUVE: {m['samples']} texts of {m['text_length']} tokens, {m['buckets']} buckets, features of {m['features']['name']}")
+        print(
+            f"MAUVE: {m['samples']} texts of {m['text_length']} tokens, {m['buckets']} buckets, features of {m['features']['name']}"
+        )
     output = options.output or (options.run / "results" if options.run.is_dir() else options.run.parent) / "quality.json"
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

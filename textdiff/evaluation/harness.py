@@ -96,7 +96,9 @@ def described(model: Model, draws: int) -> str:
 
 
 @torch.no_grad()
-def log_likelihoods(model: Model, questions: Sequence[Question], draws: int = 16, seed: int = 0, batch_size: int = 32) -> list[Answer]:
+def log_likelihoods(
+    model: Model, questions: Sequence[Question], draws: int = 16, seed: int = 0, batch_size: int = 32
+) -> list[Answer]:
     """Log p of every continuation given its context; see the top of this page for what it is.
 
     Half of the draws of a question are independent of the other half: the standard error is half their difference, which is rough for
@@ -121,7 +123,9 @@ def log_likelihoods(model: Model, questions: Sequence[Question], draws: int = 16
     for same in by_length.values():
         for begin in range(0, len(same), batch_size):
             part = same[begin : begin + batch_size]
-            halves = torch.stack([_mean(model, part, half, 1 if exact else draws // 2, seed) for half in range(1 if exact else 2)])
+            halves = torch.stack(
+                [_mean(model, part, half, 1 if exact else draws // 2, seed) for half in range(1 if exact else 2)]
+            )
             errors = (halves[0] - halves[-1]).abs() / 2
             for question, nats, error in zip(part, halves.mean(0).tolist(), errors.tolist(), strict=True):
                 answers[question] = Answer(-nats, error, len(question.continuation))
@@ -161,7 +165,13 @@ def total(answers: Sequence[Answer]) -> Answer:
 
 
 def continuations(
-    model: Model, contexts: Sequence[str], most: int, until: Sequence[str], temperature: float, seed: int = 0, batch_size: int = 16
+    model: Model,
+    contexts: Sequence[str],
+    most: int,
+    until: Sequence[str],
+    temperature: float,
+    seed: int = 0,
+    batch_size: int = 16,
 ) -> list[str]:
     """Text drawn after each context, in sequences of the training length: at most `most` tokens, up to the first of `until`.
 

@@ -33,7 +33,13 @@ class TextdiffLM(LM):
     """
 
     def __init__(
-        self, run: str | Path | Model, draws: int = 16, seed: int = 0, batch_size: int = 32, device: str | None = None, **unused: Any
+        self,
+        run: str | Path | Model,
+        draws: int = 16,
+        seed: int = 0,
+        batch_size: int = 32,
+        device: str | None = None,
+        **unused: Any,
     ) -> None:
         super().__init__()
         if left := {name: value for name, value in unused.items() if value is not None}:
@@ -76,13 +82,21 @@ class TextdiffLM(LM):
 
     def _wanted(self, options: dict[str, Any]) -> tuple[tuple[str, ...], int, float]:
         if unknown := sorted(set(options) - GENERATION):
-            raise ValueError(f"generate_until takes {', '.join(sorted(GENERATION))}, not {', '.join(unknown)}: change the task's options")
+            raise ValueError(
+                f"generate_until takes {', '.join(sorted(GENERATION))}, not {', '.join(unknown)}: change the task's options"
+            )
         until = options.get("until") or []
         most, limit = options.get("max_gen_toks") or self.model.length // 2, self.model.length - 1
         if most > limit:
-            warnings.warn(f"max_gen_toks {most} leaves no context of the {limit + 1} tokens of training: drawing {limit}", stacklevel=2)
+            warnings.warn(
+                f"max_gen_toks {most} leaves no context of the {limit + 1} tokens of training: drawing {limit}", stacklevel=2
+            )
         drawn = options.get("do_sample", True) and options.get("temperature", 0.0) > 0
-        return tuple([until] if isinstance(until, str) else until), min(most, limit), options["temperature"] if drawn else harness.GREEDY
+        return (
+            tuple([until] if isinstance(until, str) else until),
+            min(most, limit),
+            options["temperature"] if drawn else harness.GREEDY,
+        )
 
     def summary(self) -> dict[str, Any]:
         """What the log-likelihoods are, and the error of the noise: root mean square over the requests, nats."""

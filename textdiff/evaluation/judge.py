@@ -128,7 +128,9 @@ class Judge:
         """
         ids, _ = self.encode(texts, max_tokens)
         if empty := sum(not row for row in ids):
-            raise ValueError(f"{empty} of {len(ids)} texts are empty and have no features: take them out of the samples knowingly")
+            raise ValueError(
+                f"{empty} of {len(ids)} texts are empty and have no features: take them out of the samples knowingly"
+            )
         if not self.causal:
             most = max_tokens + self.tokenizer.num_special_tokens_to_add()
             ids = [self.tokenizer.encode(text, truncation=True, max_length=most) for text in texts]

@@ -93,7 +93,9 @@ def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Scor
     ]
     plain, star = (torch.tensor([float(getattr(one, name)) for one in found]).double() for name in ("mauve", "mauve_star"))
     if not (plain.isfinite().all() and star.isfinite().all()):
-        raise ValueError(f"MAUVE of {len(p)} and {len(q)} texts in {buckets} buckets is not a number: take fewer buckets or more texts")
+        raise ValueError(
+            f"MAUVE of {len(p)} and {len(q)} texts in {buckets} buckets is not a number: take fewer buckets or more texts"
+        )
     return Score(float(plain.mean()), float(plain.std()), float(star.mean()), float(star.std()))
 
 

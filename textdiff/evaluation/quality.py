@@ -46,7 +46,9 @@ def bootstrap(columns: Tensor, statistic: Callable[[Tensor], Tensor], seed: int 
     """
     n = len(columns)
     drawn = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn))
+    counts = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(
+        1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn)
+    )
     return float(statistic(columns.sum(0))), float(statistic(counts @ columns).std())
 
 
@@ -62,7 +64,9 @@ def perplexities(scores: Scores) -> list[Measure]:
     """
     kept = scores.scored > 0
     if kept.sum() < 2:
-        raise ValueError(f"{int(kept.sum())} of {len(kept)} texts can be scored: generative perplexity needs two of 2 tokens or more")
+        raise ValueError(
+            f"{int(kept.sum())} of {len(kept)} texts can be scored: generative perplexity needs two of 2 tokens or more"
+        )
     nats, tokens = scores.nats[kept], scores.scored[kept].double()
     corpus = bootstrap(torch.stack([nats, tokens], -1), lambda sums: (sums[..., 0] / sums[..., 1]).exp())
     each = _mean((nats / tokens).exp())
@@ -95,7 +99,9 @@ def distinct(texts: Sequence[Sequence[int]], n: int) -> Measure:
         [(kinds - o) / max(total - len(grams), 1) for o, grams in zip(own, each, strict=True)], dtype=torch.float64
     )
     error = math.sqrt((len(left) - 1) * float(left.var(correction=0)))
-    return Measure(f"distinct-{n}", kinds / max(total, 1), error, "jackknife", f"distinct {n}-grams of all texts / all their {n}-grams")
+    return Measure(
+        f"distinct-{n}", kinds / max(total, 1), error, "jackknife", f"distinct {n}-grams of all texts / all their {n}-grams"
+    )
 
 
 def repetition(texts: Sequence[Sequence[int]], n: int) -> Measure:

@@ -35,7 +35,9 @@ def read(path: Path) -> list[str]:
         found = found.get("samples")
     texts = [item.get("text") if isinstance(item, dict) else item for item in found] if isinstance(found, list) else []
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f'{path} holds no list of texts: lines or items are strings or {{"text": ...}}, or a list under "samples"')
+        raise ValueError(
+            f'{path} holds no list of texts: lines or items are strings or {{"text": ...}}, or a list under "samples"'
+        )
     return texts
 
 
