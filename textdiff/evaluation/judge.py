@@ -162,11 +162,11 @@ def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
         config = AutoConfig.from_pretrained(place, **options)
         causal = file is not None or any(one.endswith(CAUSAL) for one in config.architectures or ())
         auto = AutoModelForCausalLM if causal else AutoModel
-        network = auto.from_pretrained(place, dtype=getattr(torch, dtype), **options)
+        network = auto.from_pretrained(place, dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             f"judge {name!r} cannot be opened ({error}): give an id of the Hub that is cached or reachable, a folder, or a GGUF "
             "file as folder:file.gguf (needs textdiff[eval])"
         ) from None
-    return Judge(name, network.to(device).eval(), tokenizer, causal)
+    return Judge(name, network.to(device, getattr(torch, dtype)).eval(), tokenizer, causal)
