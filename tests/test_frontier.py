@@ -6,15 +6,23 @@ from dataclasses import replace
 import pytest
 import tiny
 import yaml
+from matplotlib.collections import LineCollection, PathCollection
 from test_quality import judge_folder  # noqa: F401
 
 from textdiff.cli import main
 from textdiff.evaluation import frontier, frontier_pictures, report, texts
 
 
-def study(folder, judge, **changed):
+def study(folder, network, **changed):
     """A file of two points."""
-    content = {"judge": str(judge), "reference": "TinyShakespeare", "num_samples": 8, "max_tokens": 6, "buckets": 2, "length": 16}
+    content = {
+        "judge": str(network),
+        "reference": "TinyShakespeare",
+        "num_samples": 8,
+        "max_tokens": 6,
+        "buckets": 2,
+        "length": 16,
+    }
     group = {"runs": str(tiny.run()), "samplers": ["Ancestral"], "hyperschedules": ["Flat(2)", "Flat(4)"]}
     path = folder / "sweep.yaml"
     path.write_text(yaml.safe_dump({**content, "points": [group], **changed}))
@@ -49,6 +57,8 @@ def test_a_file_gives_every_combination(tmp_path):
     [
         ({"nfe": 3}, "does not know nfe"),
         ({"judge": ""}, "lacks judge"),
+        ({"num_samples": "8"}, "num_samples must be whole numbers"),
+        ({"num_samples": 3}, "3 samples are too few for 2 buckets"),
         ({"points": [{"runs": "a"}]}, "each with runs, samplers, hyperschedules"),
         ({"points": [{"runs": ["a", "x/a"], "samplers": "Ancestral", "hyperschedules": "Flat(2)"}]}, "names a point twice"),
         ({"points": [{"runs": "a", "samplers": "Nope", "hyperschedules": "Flat(2)"}]}, "unknown sampler 'Nope'"),
@@ -108,9 +118,11 @@ def test_pictures_show_every_point_with_its_errors():
     human = {name: [2.0, 0.1] for name in frontier.SHOWN}
     figure = frontier_pictures.pictures(rows, human)["perplexity_entropy"]
     (axes,) = figure.axes
-    dots = [sum(len(dots.get_offsets()) for dots in axes.collections if len(dots.get_offsets()) and dots.get_label()[0] != "_")]
-    sizes = axes.collections[-2].get_sizes().tolist() if len(axes.collections[-2].get_offsets()) > 1 else None
-    assert dots == [4] and (sizes is None or sizes == sorted(sizes))
+    dots = [part for part in axes.collections if isinstance(part, PathCollection)]
+    assert [len(part.get_offsets()) for part in dots] == [3, 1]
+    assert sorted(dots[0].get_sizes()) == list(dots[0].get_sizes()) and len(set(dots[0].get_sizes())) == 3
+    bars = [part for part in axes.collections if isinstance(part, LineCollection)]
+    assert len(bars) == 2 * 3  # both directions, of two series and the human texts
     assert {text.get_text() for text in figure.legends[0].get_texts()} == {
         "epsilon, Flat, Ancestral",
         "other, Flat, Ancestral",

@@ -179,11 +179,11 @@ def test_mauve_without_its_package(monkeypatch):
 
 def test_too_few_samples_are_refused_or_named():
     with pytest.raises(ValueError, match="7 samples are too few for 4 buckets"):
-        mauve_score.check(7, 4, 5)
+        mauve_score.checked_buckets(7, 4, 5)
     with pytest.raises(ValueError, match="4 k-means seeds are too few"):
-        mauve_score.check(100, 4, 4)
+        mauve_score.checked_buckets(100, 4, 4)
     with pytest.warns(UserWarning, match="take 1000 samples or more"):
-        mauve_score.check(100, 4, 5)
+        assert mauve_score.checked_buckets(100, None, 5) == 10
 
 
 def test_samples_that_are_shorter_than_the_human_texts(judge):

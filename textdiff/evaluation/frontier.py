@@ -114,13 +114,18 @@ def read(path: Path) -> Study:
         raise ValueError(f"{path} {named}; a frontier file has {', '.join(known)}")
     if missing := [name for name in ("points", "judge", "reference") if not content.get(name)]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
+    numbers = ("num_samples", "length", "seed", "batch_size", "max_tokens", "buckets", "kmeans_seeds", "judge_batch_size")
+    if wrong := [name for name in numbers if name in content and not isinstance(content[name], int)]:
+        raise ValueError(f"{path}: {', '.join(wrong)} must be whole numbers; leave out a field to have its default")
     points = _combinations(content.pop("points"))
     if len({point.name for point in points}) < len(points):
         raise ValueError(f"{path} names a point twice, or two runs of one folder name: give every combination once")
     for point in points:  # before hours of work, not after
         parse(point.sampler, Sampler)
         parse(point.hyperschedule, Hyperschedule)
-    return Study(points=tuple(points), **content)
+    study = Study(points=tuple(points), **content)
+    mauve_score.checked_buckets(study.num_samples, study.buckets, study.kmeans_seeds)
+    return study
 
 
 @dataclass(frozen=True)

@@ -52,12 +52,13 @@ def features(judge: Judge, texts: Sequence[str], max_tokens: int, cache: Path | 
     return torch.load(place, weights_only=True)
 
 
-def check(n: int, buckets: int, seeds: int) -> None:
-    """Raise a ValueError, or warn, if there are too few samples or seeds.
+def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
+    """The number of buckets, by default n/10 as in mauve-text; warns of too few samples.
 
     Raises:
         ValueError: for fewer than 5 seeds, fewer than 2 buckets or fewer than 2 samples a bucket.
     """
+    buckets = max(2, n // 10) if buckets is None else buckets
     if seeds < KMEANS_SEEDS:
         raise ValueError(f"{seeds} k-means seeds are too few: MAUVE varies with the seed, take at least {KMEANS_SEEDS}")
     if buckets < 2 or n < 2 * buckets:
@@ -68,6 +69,7 @@ def check(n: int, buckets: int, seeds: int) -> None:
             f"take {ADVISED} samples or more",
             stacklevel=3,
         )
+    return buckets
 
 
 def _area(found: Any, name: str) -> float:
@@ -130,8 +132,7 @@ def against_humans(
         ValueError: if there are too few texts for the buckets, or too few human texts.
     """
     n = len(texts)
-    buckets = max(2, n // 10) if buckets is None else buckets
-    check(n, buckets, seeds)
+    buckets = checked_buckets(n, buckets, seeds)
     if len(humans) != 2 * n:
         raise ValueError(f"{n} samples need {2 * n} human texts, reference and ceiling, got {len(humans)}")
     lengths = [len(ids) for ids in judge.encode(texts, max_tokens)[0]]
