@@ -37,6 +37,7 @@ class Batch:
         valid: [B, L] False at ignored padding, or None.
         document: [B, L] attention stays inside a document, or None.
         key: times of different keys are independent.
+        given: [B, L] True at known tokens: seen at t = 0 and not scored, so that the bound is one of the others given them; or None.
     """
 
     ids: Tensor
@@ -45,11 +46,19 @@ class Batch:
     valid: Tensor | None = None
     document: Tensor | None = None
     key: int = 0
+    given: Tensor | None = None
+
+    @property
+    def counts(self) -> Tensor | None:
+        """[B, L] True at tokens that are noised and scored; None: all."""
+        if self.given is None:
+            return self.valid
+        return ~self.given if self.valid is None else self.valid & ~self.given
 
     @property
     def scored(self) -> Tensor:
         """[B] number of tokens that count."""
-        return torch.full_like(self.example, self.ids.shape[-1]) if self.valid is None else self.valid.sum(-1)
+        return torch.full_like(self.example, self.ids.shape[-1]) if self.counts is None else self.counts.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -110,9 +119,9 @@ class Stratified(Estimator):
         level, tiling = tiling.level, fixed.tiling if fixed.apart else tiling
         t = level / schedule.T
         s = (level - 1) / schedule.T if steps else None
-        if batch.valid is not None:
-            t = torch.where(batch.valid, t, 0.0)
-            s = None if s is None else torch.where(batch.valid, s, 0.0)
+        if batch.counts is not None:
+            t = torch.where(batch.counts, t, 0.0)
+            s = None if s is None else torch.where(batch.counts, s, 0.0)
         z = process.corrupt(batch.ids, t, N, noise)
         return Draw(z, t, s, tiling, float(schedule.T) if steps else 1.0)
 
@@ -141,7 +150,7 @@ class MaskCount(Estimator):
         group = fixed.group
         if not fixed.apart:
             raise ValueError(f"mask-count conditioning holds where windows never overlap, not for {schedule}: use Stratified")
-        valid = torch.ones_like(batch.ids, dtype=torch.bool) if batch.valid is None else batch.valid
+        valid = torch.ones_like(batch.ids, dtype=torch.bool) if batch.counts is None else batch.counts
         members = torch.zeros(len(valid), fixed.groups, dtype=torch.int64, device=valid.device)
         d = members.scatter_add(-1, group.expand_as(valid), valid.long())[:, group]
         count = 1 + (_per_group(batch, fixed, noise) * d).long()
@@ -186,8 +195,8 @@ def reconstruction(
 ) -> tuple[Tensor, Tensor]:
     """-log p(x | z_0) at t = 0+ for a process with an atom, a second network call (1.5), (4.5); as `row_sum`."""
     t = torch.full(batch.ids.shape, JUST_ABOVE_ZERO, dtype=torch.float64, device=batch.ids.device)
-    if batch.valid is not None:
-        t = torch.where(batch.valid, t, 0.0)
+    if batch.counts is not None:
+        t = torch.where(batch.counts, t, 0.0)
     z = process.shuffle(batch.ids, t, network.num_tokens, noise.at(-1 - noise.step))  # other draws than those at t
     draw = Draw(z, t, torch.zeros_like(t), constants(schedule, t.shape[-1], t.device).tiling, 1.0)
     return row_sum(network, batch, draw, Nelbo(), process, schedule)
@@ -234,7 +243,7 @@ def sequence_nats(
     if not objective.full:
         return nats
     prior = process.prior_kl(network.num_tokens).to(nats.device)
-    return nats + (prior if batch.valid is None else prior * batch.valid)
+    return nats + (prior if batch.counts is None else prior * batch.counts)
 
 
 def bounds(process: Process, prediction: Prediction = Prediction.CAVITY) -> dict[str, tuple[Process, Objective]]:
