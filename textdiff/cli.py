@@ -18,7 +18,8 @@ train and predict (Lightning):
 work with a model folder RUN that `fit` wrote:
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
   evaluate perplexity RUN
-                        bounds with standard errors, as a table and a JSON
+                        bounds with standard errors on one text or many, as a table and a JSON each
+  evaluate lambada RUN  accuracy of the last word
 options:
   -h, --help            this page; after a command, that command's options
   --version             the version
@@ -26,7 +27,7 @@ options:
 Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity"}
+COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity", "evaluate lambada": "lambada"}
 """Words -> the module of `textdiff.commands` whose `main` takes the other words."""
 
 
