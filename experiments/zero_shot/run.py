@@ -1,4 +1,4 @@
-"""Zero-shot perplexity of the six models, trained on WikiText-2 with its `<unk>`, on four texts they have not seen, and LAMBADA's last words.
+"""Zero-shot perplexity of the six models, trained on WikiText-2 with its `<unk>`, on four unseen texts, and last words of LAMBADA.
 
     python experiments/zero_shot/run.py --data-dir ../shared/data            # resumable: what is in results/ is not measured again
 
@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from textdiff.cli import main as textdiff
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "six_models" / "models"
@@ -21,16 +21,11 @@ NAMES = ("ar", "mdlm", "gamma", "epsilon", "epsilon_block", "gamma_slide")
 TEXTS = {"wikitext2": "test", "lambada": "test", "pubmed": "validation", "arxiv": "validation"}
 
 
-def textdiff(*words: object) -> None:
-    """Run one command of the command line, in a process of its own."""
-    subprocess.run([sys.executable, "-m", "textdiff", *map(str, words)], check=True)
-
-
 def measured(output: Path, *words: object) -> dict:
     """The JSON that a command writes, made if it is not there."""
     if not output.exists():
         begin = time.perf_counter()
-        textdiff(*words, "--output", output)
+        textdiff([str(word) for word in (*words, "--output", output)])
         found = json.loads(output.read_text(encoding="utf-8"))
         found["seconds"] = time.perf_counter() - begin
         output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -47,24 +42,29 @@ def main() -> None:
     """Measure what is missing, and put all together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder with the benchmarks; default: the Hub")
-    parser.add_argument("--rows", type=int, default=256, help="rows of 128 tokens to score of each text")
-    parser.add_argument("--draws", type=int, default=4, help="noisy versions of each row")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="some of the models")
+    parser.add_argument("--rows", type=int, default=64, help="rows of 128 tokens to score of each text")
+    parser.add_argument("--draws", type=int, default=2, help="noisy versions of each row")
+    parser.add_argument("--passages", type=int, default=300, help="passages of LAMBADA to complete")
     options = parser.parse_args()
     data = ("--data-dir", options.data_dir.resolve()) if options.data_dir else ()
-    result: dict = {"rows": options.rows, "draws": options.draws, "models": {}}
-    for name in options.only:
-        result["models"][name] = {}
-        for text, split in TEXTS.items():
+    models: dict = {name: {} for name in NAMES}
+    for text, split in TEXTS.items():
+        scored = ("--split", split, "--limit", options.rows, "--draws", options.draws, "--batch-size", 16)
+        for name in NAMES:
             output = HERE / "results" / f"{name}-{text}.json"
-            scored = ("--split", split, "--limit", options.rows, "--draws", options.draws, "--batch-size", 64)
             found = measured(output, "evaluate", "perplexity", MODELS / name, "--corpus", text, *data, *scored)
-            result["models"][name][text] = short(found)
+            models[name][text] = short(found)
+            write(models)
+    for name in NAMES:
         output = HERE / "results" / f"{name}-last_word.json"
-        words = measured(output, "evaluate", "lambada", MODELS / name, *data, "--batch-size", 64)
-        result["models"][name]["last_word"] = words
-    if set(options.only) == set(NAMES):
-        (HERE / "result.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        words = ("evaluate", "lambada", MODELS / name, *data, "--limit", options.passages, "--batch-size", 64)
+        models[name]["last_word"] = measured(output, *words)
+        write(models)
+
+
+def write(models: dict) -> None:
+    """result.json with what there is so far."""
+    (HERE / "result.json").write_text(json.dumps({"models": models}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def test_what_is_not_there_is_said_with_its_remedy(folder, make, message):
 
 def test_a_broken_file_is_named(folder):
     (folder / "wikitext/wikitext-2-raw/wiki.test.raw.xz").write_bytes(b"no xz")
-    with pytest.raises(ValueError, match="wiki.test.raw.xz cannot be read"):
+    with pytest.raises(ValueError, match=r"wiki\.test\.raw\.xz cannot be read"):
         list(Benchmark("wikitext2", str(folder)).documents("test"))
 
 
