@@ -102,7 +102,7 @@ def spreads(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str, 
 def coverage(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str, float]]:
     """Is the stated standard error that of the estimates?"""
     model = textdiff.load(MODELS / name)
-    batch = rows(model, 2 * ROWS, data_dir)
+    batch = rows(model, ROWS, data_dir)
     runs = [measure(model, lambda: [batch], draws=2, seed=seed) for seed in tqdm(range(seeds), desc=f"{name}, coverage")]
     found = {}
     for bounds_found in zip(*runs, strict=True):

@@ -50,7 +50,7 @@ class Text:
     @property
     def name(self) -> str:
         """For the table and the progress bar."""
-        return self.data.corpus.name
+        return self.given or self.data.corpus.name
 
 
 def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
@@ -73,7 +73,7 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
 
 def result_name(options: argparse.Namespace, text: Text) -> str:
     """A file name of its own for each text and way of measuring."""
-    parts = ["perplexity", text.given or text.name, text.split, options.hyperschedule, "discrete" if options.discrete else None]
+    parts = ["perplexity", text.name, text.split, options.hyperschedule, "discrete" if options.discrete else None]
     parts += [f"length{options.length}" if options.length else None, f"first{options.limit}" if options.limit else None]
     parts += [f"draws{options.draws}" if options.draws != 8 else None, f"se{options.until_se}" if options.until_se else None]
     parts += ["any_order" if options.any_order else None, f"seed{options.seed}" if options.seed else None]

@@ -142,7 +142,10 @@ def _score(batches: Iterable[Batch], one: One, draws: int, seed: int) -> _Scores
 
 
 def _until(score: Callable[[int], _Scores], draws: int, until_se: float | None) -> tuple[_Scores, int]:
-    """Score with more and more draws until the standard error is small enough, or there are `MOST` of them."""
+    """Score with more and more draws until the standard error is small enough, or there are `MOST` of them.
+
+    The error is itself an estimate, a poor one for few rows: to stop at it is to stop a little early.
+    """
     found = score(draws)
     while until_se is not None and found.standard_error > until_se and draws < MOST:
         wanted = draws * (found.standard_error / until_se) ** 2
