@@ -329,12 +329,11 @@ def test_corpora_of_the_command(run, tmp_path):
 
 
 def test_bytes_are_those_of_the_text(run, tmp_path):
-    """Characters, some of several bytes; EOS is a token without bytes, filler is neither."""
+    """EOS is a token without bytes."""
     (tmp_path / "a.jsonl").write_text(json.dumps({"text": tiny.LINE.strip()}) + "\n" + json.dumps({"text": "a fox"}) + "\n")
     found = evaluate(run, "--corpus", str(tmp_path / "a.jsonl"), "--split", "train")["bounds"][0]
-    assert (
-        found["text_bytes"] == len(tiny.LINE.strip()) and found["tokens"] == 96
-    )  # the second line is held out; EOS fills the last row
+    assert found["text_bytes"] == len(tiny.LINE.strip() + "a fox")
+    assert found["tokens"] == 96  # learnt EOS fills the last row
     expected = found["nats"] * found["tokens"] / math.log(2) / found["text_bytes"]
     assert found["bits_per_byte"] == pytest.approx(expected)
 
@@ -434,7 +433,7 @@ def test_autoregression_through_the_command():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--corpus", "nope.txt"], "there is no corpus 'nope.txt': give a .txt"),
+        (["--corpus", "nope.txt"], "there is no corpus 'nope.txt': give one of wikitext2"),
         (["--corpus", "."], "there is no corpus"),
         (["--corpus", "Nope(1)"], "there is no corpus"),
         (["--corpus", "empty.txt"], "holds no text"),
@@ -478,4 +477,4 @@ def test_help_and_usage(capsys):
     main(["evaluate", "--help"])
     assert "usage: textdiff evaluate perplexity ..." in capsys.readouterr().out
     for words in ([], ["nope"]):
-        assert "usage: textdiff evaluate perplexity ..." in tiny.refused(capsys, ["evaluate", *words])
+        assert "textdiff evaluate needs one of: evaluate perplexity" in tiny.refused(capsys, ["evaluate", *words])

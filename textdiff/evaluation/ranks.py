@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -41,12 +40,3 @@ def total(values: Tensor) -> Tensor:
     together = values.cuda() if dist.get_backend() == "nccl" else values.cpu().clone()
     dist.all_reduce(together)
     return together.to(values.device)
-
-
-def most(value: int) -> int:
-    """The largest of all processes' integers."""
-    if world_size() == 1:
-        return value
-    together = torch.tensor(value, device="cuda" if dist.get_backend() == "nccl" else "cpu")
-    dist.all_reduce(together, dist.ReduceOp.MAX)
-    return int(together)
