@@ -68,9 +68,9 @@ def test_diffusion_fills_the_most_certain_first():
             place = best.masked_fill(row != 7, -torch.inf).argmax()
             row[place] = token[place]
     found = denoise(network, Absorbing(), Flat(6), Greedy(), Noise(0, torch.arange(5)), given)
-    assert torch.equal(found.ids, expected) and found.nfe == 4
+    assert torch.equal(found.ids, expected) and torch.as_tensor(found.nfe).max() == 4
     hurried = denoise(network, Absorbing(), Flat(1), Greedy(), Noise(0, torch.arange(5)), given)
-    assert torch.equal(hurried.ids[:, 3:7], network(given).argmax(-1)[:, 3:7]) and hurried.nfe == 1
+    assert torch.equal(hurried.ids[:, 3:7], network(given).argmax(-1)[:, 3:7]) and torch.as_tensor(hurried.nfe).max() == 1
 
 
 @pytest.mark.parametrize("name", ["mdlm", "ar", "epsilon_block", "gamma_slide"])
