@@ -15,7 +15,6 @@ import torch
 from toys import random_transformer
 
 import textdiff
-from textdiff.call import generation_call
 from textdiff.cli import main
 from textdiff.data import BPE, Files, TextData
 from textdiff.estimator import Batch, Stratified, sequence_nats
@@ -23,7 +22,6 @@ from textdiff.evaluation import chain_rule, curves, perplexity
 from textdiff.evaluation.text_bytes import text_bytes
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.model import Model
-from textdiff.network.head import logits_of
 from textdiff.noise import Noise, Stream
 from textdiff.objective import Nelbo
 from textdiff.prediction import Prediction
@@ -208,30 +206,50 @@ def test_draws_are_added_until_the_error_is_small():
 # --- the chain rule along random orders
 
 
-@pytest.mark.parametrize(
-    "schedule, layout", [(Flat(4), "aligned"), (Flat(4), "shifted"), (Block(3, 2), "aligned"), (Block(4, 3), "shifted")], ids=str
-)
-def test_the_chain_rule_of_an_order_is_exact(schedule, layout):
-    """Token by token with one whole call each, the true ones of the order before it visible: nothing shared with the estimator."""
-    torch.manual_seed(0)
-    network, L, N = random_transformer(5, conditioned=False, layout=layout), 6, 5
-    ids = torch.randint(N, (3, L))
+ORDERED = [
+    (Flat(4), "aligned"),
+    (Flat(4), "shifted"),
+    (Block(2, 2), "aligned"),
+    (Block(3, 3), "shifted"),
+    (Block(3, 2), "aligned"),
+]
+
+
+@pytest.mark.parametrize("schedule, layout", ORDERED, ids=str)
+@pytest.mark.parametrize("example", [0, 1])
+def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, layout, example):
+    """So it is -log p, with no bound in between: a token saw nothing but those before it in the order."""
+    N, L = 3, 4
+    ids = torch.cartesian_prod(*[torch.arange(N)] * L)
+    index = torch.full((len(ids),), example)  # one order for all
+    network = random_transformer(N, conditioned=False, layout=layout)
+    nats, t = chain_rule.order_nats(network, Batch(ids, index, index), schedule, Noise(4, index))
+    assert float((-nats.sum(-1)).exp().sum()) == pytest.approx(1.0, abs=1e-10)
+    size = torch.bincount(schedule.groups(L))[schedule.groups(L)]
+    places = [sorted((t * size)[0, schedule.groups(L) == group].tolist()) for group in schedule.groups(L).unique()]
+    assert all(place == pytest.approx(list(range(1, len(place) + 1))) for place in places)  # l of d, each once
+    no_filler = torch.ones_like(ids, dtype=torch.bool)
+    no_filler[:, 3] = False
+    kept, _ = chain_rule.order_nats(network, Batch(ids, index, index, no_filler), schedule, Noise(4, index))
+    assert bool((kept[:, 3] == 0).all())
+    assert float((-kept.sum(-1)).exp()[::N].sum()) == pytest.approx(1.0, abs=1e-10)
+
+
+def test_the_chain_rule_of_an_order_by_hand():
+    """Flat: token by token with a call each, the true ones before it in the order visible."""
+    network, L, N = random_transformer(5, conditioned=False), 6, 5
+    ids = torch.randint(N, (3, L), generator=torch.Generator().manual_seed(0))
     noise = Noise(4, torch.arange(3))
-    nats, t = chain_rule.order_nats(network, Batch(ids, torch.arange(3), torch.arange(3)), schedule, noise)
+    nats, t = chain_rule.order_nats(network, Batch(ids, torch.arange(3), torch.arange(3)), Flat(4), noise)
     u = noise.positions(ids, Stream.ORDER)
     for row in range(3):
-        order = sorted(range(L), key=lambda i: (int(schedule.start(L)[i]), -float(u[row, i])))
+        order = (-u[row]).argsort().tolist()
         for place, i in enumerate(order):
             z = ids[row : row + 1].clone()
-            hidden = order[place:]
-            z[0, hidden] = N
-            k = int(schedule.start(L)[i])
-            level = (z == N).double() * (1.0 if not place or schedule.start(L)[order[place - 1]] != k else 0.9)
-            call, active = generation_call(network, schedule, k, z, level)
-            logits = logits_of(network, call.hidden(network))[0, active.tolist().index(i)]
-            assert float(nats[row, i]) == pytest.approx(-float(logits.log_softmax(-1)[ids[row, i]]), abs=1e-12)
-            same = [j for j in hidden if schedule.start(L)[j] == k]
-            assert float(t[row, i]) == pytest.approx(len(same) / sum(int(schedule.start(L)[j]) == k for j in range(L)))
+            z[0, order[place:]] = N
+            expected = -network(z)[0, i].log_softmax(-1)[ids[row, i]]
+            assert float(nats[row, i]) == pytest.approx(float(expected), abs=1e-12)
+            assert float(t[row, i]) == pytest.approx((L - place) / L)
 
 
 @pytest.mark.parametrize("name, which", [("mdlm", "NELBO"), ("epsilon", "B1")])
