@@ -73,10 +73,57 @@ def six_models(result: dict) -> str:
     return "\n".join(lines)
 
 
+ZERO = {"wikitext2": "WikiText-2", "lambada": "LAMBADA", "pubmed": "PubMed", "arxiv": "arXiv"}
+
+
+def zero_shot(result: dict) -> str:
+    """Zero-shot perplexities of the six models, and last words."""
+    models = result["models"]
+    texts = [text for text in ZERO if any(text in found for found in models.values())]
+    lines = [
+        f"| model | bound | {' | '.join(ZERO[text] for text in texts)} | last word right |",
+        "|---|---|" + "---:|" * (len(texts) + 1),
+    ]
+    for name, found in models.items():
+        for number, bound in enumerate(next(iter(found.values()))["bounds"] if found else []):
+            cells = []
+            for text in texts:
+                b = found[text]["bounds"][number] if text in found else None
+                cells.append("" if b is None else f"{b['nats']:.3f} ± {b['standard_error']:.3f} ({b['bits_per_byte']:.2f})")
+            words = found.get("last_word")
+            last = f"{words['correct']} of {words['passages']:,}" if words and not number else ""
+            lines.append(f"| {' | '.join(('' if number else SIX[name], bound['name'], *cells, last))} |")
+    return "\n".join(lines)
+
+
+def estimators(result: dict) -> str:
+    """Variance by the way of drawing."""
+    lines = [
+        "| way of drawing | MDLM: variance x calls | ε flat, B3: variance x calls |",
+        "|---|---:|---:|",
+    ]
+    for way in result["spread"]["mdlm"]:
+        cells = []
+        for name in ("mdlm", "epsilon"):
+            found = result["spread"].get(name, {}).get(way)
+            cells.append(f"{found['variance_per_call']:.3f} ± {found['variance_per_call_error']:.3f}" if found else "")
+        lines.append(f"| {way} | {' | '.join(cells)} |")
+    for name, found in result["coverage"].items():
+        for bound, n in found.items():
+            lines += [""] if lines[-1].startswith("|") else []
+            lines.append(
+                f"- {SIX[name]}, {bound.split(':')[0]}: spread over {n['seeds']} seeds {n['deviation']:.4f}, stated {n['stated']:.4f}; "
+                f"{100 * n['within_1.96']:.0f} ± {100 * n['within_error']:.0f} % within 1.96 of it."
+            )
+    return "\n".join(lines)
+
+
 SECTIONS = {
     "quickstart": ("experiments/quickstart/result.json", quickstart),
     "training": ("benchmarks/training.json", training),
     "six_models": ("experiments/six_models/result.json", six_models),
+    "zero_shot": ("experiments/zero_shot/result.json", zero_shot),
+    "estimators": ("experiments/estimators/result.json", estimators),
 }
 
 

@@ -482,7 +482,7 @@ NAMED = [
         Flat(4),
         "aligned",
         {
-            "NELBO": "mask count, continuous time",
+            "B3: NELBO with correction": "mask count, continuous time",
             "B1: NELBO of masking alone, clean context": "mask count, continuous time",
             "B2: bound of unmasking with noisy display": "mask count, continuous time",
         },

@@ -2,21 +2,27 @@
 
 import json
 import math
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import tiny
 import torch
+from toys import random_transformer
 
 import textdiff
 from textdiff.cli import main
-from textdiff.data import Files, TextData
+from textdiff.data import BPE, Files, TextData
 from textdiff.estimator import Batch, Stratified, sequence_nats
-from textdiff.evaluation import perplexity
+from textdiff.evaluation import chain_rule, curves, perplexity
+from textdiff.evaluation.text_bytes import text_bytes
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.model import Model
-from textdiff.noise import Noise
+from textdiff.noise import Noise, Stream
 from textdiff.objective import Nelbo
 from textdiff.prediction import Prediction
 
@@ -83,8 +89,8 @@ def test_autoregression_is_the_cross_entropy():
 
 
 def test_which_bounds_are_stated():
-    assert set(measured(untrained("epsilon"), 2, draws=2)) == {"NELBO", "B1", "B2"}
-    assert set(measured(untrained("epsilon"), 2, draws=2, discrete=True)) == {"NELBO", "B1", "B2"}
+    assert set(measured(untrained("epsilon"), 2, draws=2)) == {"B3", "B1", "B2"}
+    assert set(measured(untrained("epsilon"), 2, draws=2, discrete=True)) == {"B3", "B1", "B2"}
     for name in ("mdlm", "udlm", "gidd", "gamma", "gamma_score", "epsilon_smooth"):
         assert set(measured(untrained(name), 2, draws=2)) == {"NELBO"}
 
@@ -174,6 +180,117 @@ def test_draws_are_checked():
             measured(untrained("mdlm"), 2, draws=draws)
 
 
+def test_a_text_without_rows_is_refused():
+    with pytest.raises(ValueError, match="there is no row to score"):
+        perplexity.measure(untrained("mdlm"), lambda: [])
+
+
+# --- more draws until the error is small
+
+
+def test_draws_are_added_until_the_error_is_small():
+    model = untrained("mdlm", 0.3)
+    few, many = (measured(model, 8, draws=8, until_se=error)["NELBO"] for error in (10.0, None))
+    assert few == many and few.draws == 8
+    wanted = few.standard_error / 2
+    more = measured(model, 8, draws=8, until_se=wanted)["NELBO"]
+    assert more.standard_error <= wanted and 8 < more.draws < 128
+    assert more == measured(model, 8, draws=more.draws)["NELBO"]
+    assert measured(model, 2, draws=2, until_se=1e-9)["NELBO"].draws == 128
+    assert measured(untrained("ar"), 2, until_se=1e-9)["exact -log p"].draws == 1
+    for error in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="to reach must be above 0"):
+            measured(model, 2, until_se=error)
+
+
+# --- the chain rule along random orders
+
+
+ORDERED = [
+    (Flat(4), "aligned"),
+    (Flat(4), "shifted"),
+    (Block(2, 2), "aligned"),
+    (Block(3, 3), "shifted"),
+    (Block(3, 2), "aligned"),
+]
+
+
+@pytest.mark.parametrize("schedule, layout", ORDERED, ids=str)
+@pytest.mark.parametrize("example", [0, 1])
+def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, layout, example):
+    """So it is -log p, with no bound in between: a token saw nothing but those before it in the order."""
+    N, L = 3, 4
+    ids = torch.cartesian_prod(*[torch.arange(N)] * L)
+    index = torch.full((len(ids),), example)  # one order for all
+    network = random_transformer(N, conditioned=False, layout=layout)
+    nats, t = chain_rule.order_nats(network, Batch(ids, index, index), schedule, Noise(4, index))
+    assert float((-nats.sum(-1)).exp().sum()) == pytest.approx(1.0, abs=1e-10)
+    size = torch.bincount(schedule.groups(L))[schedule.groups(L)]
+    places = [sorted((t * size)[0, schedule.groups(L) == group].tolist()) for group in schedule.groups(L).unique()]
+    assert all(place == pytest.approx(list(range(1, len(place) + 1))) for place in places)  # l of d, each once
+    no_filler = torch.ones_like(ids, dtype=torch.bool)
+    no_filler[:, 3] = False
+    kept, _ = chain_rule.order_nats(network, Batch(ids, index, index, no_filler), schedule, Noise(4, index))
+    assert bool((kept[:, 3] == 0).all())
+    assert float((-kept.sum(-1)).exp()[::N].sum()) == pytest.approx(1.0, abs=1e-10)
+
+
+def test_the_chain_rule_of_an_order_by_hand():
+    """Flat: token by token with a call each, the true ones before it in the order visible."""
+    network, L, N = random_transformer(5, conditioned=False), 6, 5
+    ids = torch.randint(N, (3, L), generator=torch.Generator().manual_seed(0))
+    noise = Noise(4, torch.arange(3))
+    nats, t = chain_rule.order_nats(network, Batch(ids, torch.arange(3), torch.arange(3)), Flat(4), noise)
+    u = noise.positions(ids, Stream.ORDER)
+    for row in range(3):
+        order = (-u[row]).argsort().tolist()
+        for place, i in enumerate(order):
+            z = ids[row : row + 1].clone()
+            z[0, order[place:]] = N
+            expected = -network(z)[0, i].log_softmax(-1)[ids[row, i]]
+            assert float(nats[row, i]) == pytest.approx(float(expected), abs=1e-12)
+            assert float(t[row, i]) == pytest.approx((L - place) / L)
+
+
+@pytest.mark.parametrize("name, which", [("mdlm", "NELBO"), ("epsilon", "B1")])
+def test_random_orders_have_the_bound_as_their_mean(name, which):
+    model = untrained(name, 0.3)
+    one, two = [b for b in perplexity.measure(model, rows(8), draws=64, any_order=True) if b.name.startswith(which)]
+    assert (one.estimator, two.estimator) == ("mask count, continuous time", "chain rule of random orders")
+    assert abs(one.nats - two.nats) < 4.5 * math.hypot(one.standard_error, two.standard_error)
+    assert two.standard_error < one.standard_error / 2
+
+
+@pytest.mark.parametrize(
+    "name, options", [("gamma", {}), ("udlm", {}), ("mdlm", {"hyperschedule": Slide(4, 2)}), ("epsilon_smooth", {})]
+)
+def test_no_mean_over_orders(name, options):
+    with pytest.raises(ValueError, match="is no mean over orders"):
+        measured(untrained(name), 2, draws=2, any_order=True, **options)
+
+
+# --- where the nats are
+
+
+def test_curves_add_up():
+    for name in ("epsilon", "gidd"):
+        for bound in measured(untrained(name, 0.3), 8, draws=4).values():
+            assert bound.by_position.x == list(range(16))
+            assert sum(bound.by_position.nats) / 16 == pytest.approx(bound.nats, rel=1e-9)
+            assert all(error > 0 for error in bound.by_position.standard_error)
+            assert all(0 < x <= 1 for x in bound.by_level.x) and len(bound.by_level.x) > 8
+    (bound,) = measured(untrained("ar", 0.3), 8).values()
+    assert bound.by_level.x == [1.0] and bound.by_level.nats == [pytest.approx(bound.nats)]
+    (bound,) = measured(untrained("gidd", 0.3, hyperschedule=Slide(4, 1)), 8, draws=4).values()
+    assert bound.by_level.x == [0.25, 0.5, 0.75, 1.0]
+
+
+def test_long_rows_are_put_together():
+    bins = curves.place_bins(1000)
+    assert bins[0] == 0 and bins[-1] == 63 and bool((bins.diff() >= 0).all()) and bins.bincount().min() >= 15
+    assert curves.level_bins(torch.tensor([1e-12, 1 / 16, 1 / 16 + 1e-9, 1.0], dtype=torch.float64)).tolist() == [0, 0, 1, 15]
+
+
 def test_entropy_of_counts():
     assert perplexity.unigram_entropy(torch.tensor([1, 1, 2, 0])) == pytest.approx(1.5 * math.log(2))
 
@@ -195,10 +312,10 @@ def evaluate(run, *words):
 def test_the_json_says_where_the_number_comes_from(run, capsys):
     main(["evaluate", "perplexity", str(run), "--seed", "3"])
     (path,) = (run / "results").iterdir()
-    assert path.name == "perplexity-Files-validation.json"
+    assert path.name == "perplexity-Files-validation-seed3.json"
     found = json.loads(path.read_text())
     names = [bound["name"].split(":")[0] for bound in found["bounds"]]
-    assert names == ["NELBO", "B1", "B2"] and found["bounds"][0]["tokens"] == found["data"]["rows"] * 16
+    assert names == ["B3", "B1", "B2"] and found["bounds"][0]["tokens"] == found["data"]["rows"] * 16
     for field in ("process", "hyperschedule", "estimator", "nats", "bits", "perplexity", "standard_error", "draws", "sequences"):
         assert field in found["bounds"][0]
     assert found["data"].keys() >= {"corpus", "revision", "sha256", "split", "tokenizer", "length", "documents", "padding", "eos"}
@@ -229,6 +346,93 @@ def test_corpora_of_the_command(run, tmp_path):
     assert (found["data"]["split"], found["data"]["length"]) == ("test", 8)
 
 
+def test_bytes_are_those_of_the_text(run, tmp_path):
+    """EOS is a token without bytes."""
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": tiny.LINE.strip()}) + "\n" + json.dumps({"text": "a fox"}) + "\n")
+    found = evaluate(run, "--corpus", str(tmp_path / "a.jsonl"), "--split", "train")["bounds"][0]
+    assert found["text_bytes"] == len(tiny.LINE.strip() + "a fox")
+    assert found["tokens"] == 96  # learnt EOS fills the last row
+    expected = found["nats"] * found["tokens"] / math.log(2) / found["text_bytes"]
+    assert found["bits_per_byte"] == pytest.approx(expected)
+
+
+def test_bytes_with_a_byte_level_tokenizer(tmp_path):
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in ("café ☕\u2028ok ", "", "naïve")))
+    files = TextData(Files(*[str(tmp_path / "a.jsonl")] * 3), BPE(300), length=4, padding="ignored")
+    packed = files.packed("test")
+    assert text_bytes(files.tokenizer, packed) == len("café ☕\u2028ok naïve".encode())
+    whole = TextData(Files(*[str(tmp_path / "a.jsonl")] * 3), BPE(300), length=4, documents="single").packed("test")
+    assert text_bytes(files.tokenizer, whole) == len("café ☕\u2028ok naïve".encode())
+    assert text_bytes(files.tokenizer, packed.first(1)) < len("café ☕\u2028ok naïve".encode())
+
+
+def test_several_texts_at_once(run, tmp_path, capsys):
+    (tmp_path / "ag_news").mkdir()
+    (tmp_path / "ag_news" / "test.jsonl").write_text(json.dumps({"text": tiny.LINE.strip()}) + "\n")
+    words = ["--corpus", "ag_news", str(tiny.text()), "--data-dir", str(tmp_path), "--draws", "2", "--limit", "6", "--plot"]
+    main(["evaluate", "perplexity", str(run), *words])
+    name = "perplexity-ag_news-test-first6-draws2"
+    assert len(list((run / "results").iterdir())) == 4 and (run / "results" / f"{name}.png").stat().st_size > 1000
+    found = json.loads((run / "results" / f"{name}.json").read_text())
+    assert (found["data"]["corpus"], found["data"]["split"], found["data"]["source"]) == ("ag_news", "test", "ag_news/test.jsonl")
+    assert found["bounds"][0]["tokens"] == len(tiny.LINE.strip()) + 1  # and EOS; the filler of the last row is not scored
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        sum(line.startswith("ag_news ") for line in lines) == 1
+        and sum(line.startswith(f"{tiny.text()}  ") for line in lines) == 1
+    )
+
+
+def test_every_way_of_measuring_has_a_file_of_its_own(run):
+    ways = (
+        [],
+        ["--seed", "1"],
+        ["--draws", "4"],
+        ["--until-se", "5"],
+        ["--any-order"],
+        ["--discrete"],
+        ["--limit", "2"],
+        ["--length", "8"],
+    )
+    ways += (["--hyperschedule", "Block(4, 2)"], ["--split", "test"], ["--corpus", str(tiny.text())])
+    for words in ways:
+        main(["evaluate", "perplexity", str(run), "--limit", "1", *words])
+    assert len(list((run / "results").iterdir())) == len(ways)
+
+
+def test_the_cap_is_stated(run, capsys):
+    main(["evaluate", "perplexity", str(run), "--limit", "1", "--until-se", "1e-9"])
+    assert "B3: NELBO with correction: 128 draws, the most there are, leave a standard error of" in capsys.readouterr().out
+
+
+def test_two_processes_measure_what_one_does(run, tmp_path):
+    """Each rank scores its share of the rows; one row a call, so that not even the last digit may differ."""
+    words = ["evaluate", "perplexity", str(run), "--draws", "4", "--limit", "7", "--batch-size", "1", "--until-se", "0.1"]
+    main([*words, "--output", str(tmp_path / "one.json")])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    ranks = []
+    for rank in range(2):
+        extra = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, "-m", "textdiff", *words, "--device", "cpu", "--output", str(tmp_path / "two.json")]
+        ranks.append(
+            subprocess.Popen(command, env=os.environ | extra | {"GLOO_SOCKET_IFNAME": "lo"}, stdout=subprocess.PIPE, text=True)
+        )
+    printed = [process.communicate(timeout=300)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0]
+    assert "B3" in printed[0] and not printed[1]
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert (one["world_size"], two["world_size"]) == (1, 2)
+    for a, b in zip(one["bounds"], two["bounds"], strict=True):
+        assert a["tokens"] == b["tokens"] == 7 * 16 and a["draws"] == b["draws"] and a["text_bytes"] == b["text_bytes"]
+        for key in ("nats", "standard_error"):
+            assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-15)
+        for key in ("by_position", "by_level"):
+            for column in ("x", "nats", "standard_error"):
+                assert a[key][column] == pytest.approx(b[key][column], rel=1e-9)
+
+
 def test_schedules_of_the_command(run, capsys):
     assert evaluate(run, "--discrete")["bounds"][0]["estimator"] == "stratified, 64-step"
     found = evaluate(run, "--hyperschedule", "Block(4, 2)")["bounds"][0]
@@ -247,7 +451,7 @@ def test_autoregression_through_the_command():
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--corpus", "nope.txt"], "there is no corpus 'nope.txt': give a .txt"),
+        (["--corpus", "nope.txt"], "there is no corpus 'nope.txt': give one of wikitext2"),
         (["--corpus", "."], "there is no corpus"),
         (["--corpus", "Nope(1)"], "there is no corpus"),
         (["--corpus", "empty.txt"], "holds no text"),
@@ -263,6 +467,11 @@ def test_autoregression_through_the_command():
         (["--device", "nope"], "--device nope cannot be used"),
         (["--hyperschedule", "Nope"], "unknown hyperschedule"),
         (["--draw", "2"], "unrecognized arguments"),
+        (["--until-se", "0"], "to reach must be above 0"),
+        (["--corpus", "lambada", "--split", "validation", "--data-dir", "."], "lambada has no validation split, only test"),
+        (["--corpus", "ag_news", "--data-dir", "nope"], "is not there: mend data_dir"),
+        (["--corpus", "ag_news", "--data-dir", "."], "put the rows into DATA/ag_news/test.jsonl"),
+        (["--corpus", "TinyShakespeare", "ag_news", "--output", "x.json"], "--output is one file"),
         (["--output", "run"], "Is a directory"),
     ],
 )

@@ -18,7 +18,8 @@ train and predict (Lightning):
 work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name[@revision]):
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
   evaluate perplexity RUN
-                        bounds with standard errors, as a table and a JSON
+                        bounds with standard errors on one text or many, as a table and a JSON each
+  evaluate lambada RUN  accuracy of the last word
   evaluate samples FILE or RUN
                         generative perplexity, entropy, distinct n-grams, MAUVE
   evaluate harness RUN  tasks of lm-evaluation-harness
@@ -39,6 +40,7 @@ LIGHTNING = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "sample": "sample",
     "evaluate perplexity": "perplexity",
+    "evaluate lambada": "lambada",
     "evaluate samples": "quality",
     "evaluate harness": "harness",
     "evaluate frontier": "frontier",

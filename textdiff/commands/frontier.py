@@ -14,7 +14,7 @@ from ..evaluation.provenance import software
 from ..hub import load, write_json
 from ..model import Model
 from .common import progress_bar
-from .perplexity import _corpus
+from .perplexity import corpus_of
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     study = frontier.read(options.file)
     folder: Path = options.output or options.file.with_suffix("")
-    corpus = _corpus(study.reference)
+    corpus = corpus_of(study.reference, None)
     found = frontier.stored(study, folder)
     waiting = [point for point, result in found.items() if result is None]
 

@@ -56,6 +56,6 @@ def main(arguments: list[str]) -> None:
     print(Table(["task", "metric", "value", "s.e. over documents"], _rows(found["results"])).text())
     print(f"log-likelihoods: {summary['likelihood']}; s.e. of one request {summary['standard_error_of_a_request']} nats")
     result = {"harness": found["results"], **summary, "limit": options.limit, **provenance(model, options.run, options.seed)}
-    output = options.output or options.run / "results" / f"harness-{options.tasks.replace(',', '-')}.json"
+    output = options.output or options.run.results / f"harness-{options.tasks.replace(',', '-')}.json"
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

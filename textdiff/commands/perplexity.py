@@ -1,18 +1,22 @@
-"""`textdiff evaluate perplexity RUN`: bounds with standard errors, as a table and a JSON."""
+"""`textdiff evaluate perplexity RUN`: bounds with standard errors on one text or many, as a table and a JSON each."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import re
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data import Corpus, Files, TextData
+from ..data import Benchmark, Corpus, Files, TextData
+from ..data.benchmarks import DATA, SOURCES
 from ..estimator import Batch
-from ..evaluation import perplexity
+from ..evaluation import perplexity, ranks
+from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
+from ..evaluation.text_bytes import text_bytes
 from ..hub import write_json
 from ..hyperschedule import Hyperschedule
 from ..model import Model
@@ -20,82 +24,166 @@ from ..spec import build, descendants, parse
 from .common import open_run, parser_of, progress_bar
 
 
-def _corpus(text: str) -> Corpus:
-    """A corpus from the command line: a file, or a class call such as `TinyShakespeare` or `HubDataset('id')`."""
+def corpus_of(text: str, data_dir: str | None) -> Corpus:
+    """A corpus from the command line: a benchmark, a file, or a class call such as `TinyShakespeare` or `HubDataset('id')`."""
+    if text in SOURCES:
+        return Benchmark(text, data_dir)
     if Path(text).suffix and Path(text).exists():
         return Files(train=text, validation=text, test=text)
     known = {cls.__name__ for cls in descendants(Corpus)}
     if text.split("(")[0].strip() in known:
         return parse(text, Corpus)
     raise ValueError(
-        f"there is no corpus {text!r}: give a .txt, .jsonl, .csv or parquet file, or one of {', '.join(sorted(known))}"
+        f"there is no corpus {text!r}: give one of {', '.join(SOURCES)}, a .txt, .jsonl, .csv or parquet file, or one of "
+        f"{', '.join(sorted(known))}"
     )
 
 
-def _data(model: Model, options: argparse.Namespace) -> TextData:
-    if not options.corpus and "corpus" not in model.data:
+@dataclass(frozen=True)
+class Text:
+    """One text to score: what the command line calls it, its rows and the split."""
+
+    given: str | None
+    data: TextData
+    split: str
+
+    @property
+    def name(self) -> str:
+        """For the table and the progress bar."""
+        return self.given or self.data.corpus.name
+
+
+def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
+    if given is None and "corpus" not in model.data:
         raise ValueError(f"{options.run} does not say which text it was trained on: give one with --corpus")
-    corpus = _corpus(options.corpus) if options.corpus else build(model.data["corpus"], Corpus)
+    corpus = build(model.data["corpus"], Corpus) if given is None else corpus_of(given, options.data_dir)
+    # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in training.
+    ours = {"documents": "joined", "padding": "ignored"} if isinstance(corpus, Benchmark) else model.data
     data = TextData(
         corpus,
         length=model.length if options.length is None else options.length,
-        batch_size=options.batch_size,
-        documents=model.data.get("documents", "joined"),
-        padding=model.data.get("padding", "learnt"),
+        batch_size=options.batch_size * ranks.world_size(),
+        documents=ours.get("documents", "joined"),
+        padding=ours.get("padding", "learnt"),
     )
     data.tokenizer = model.tokenizer
-    return data
+    split = corpus.source.scored if isinstance(corpus, Benchmark) else "validation"
+    return Text(given, data, options.split or split)
 
 
-def _result_name(options: argparse.Namespace, corpus: str) -> str:
+def result_name(options: argparse.Namespace, text: Text) -> str:
     """A file name of its own for each text and way of measuring."""
-    text = Path(options.corpus).name if options.corpus else corpus
-    parts = ["perplexity", text, options.split, options.hyperschedule, "discrete" if options.discrete else None]
+    parts = ["perplexity", text.name, text.split, options.hyperschedule, "discrete" if options.discrete else None]
     parts += [f"length{options.length}" if options.length else None, f"first{options.limit}" if options.limit else None]
+    parts += [f"draws{options.draws}" if options.draws != 8 else None, f"se{options.until_se}" if options.until_se else None]
+    parts += ["any_order" if options.any_order else None, f"seed{options.seed}" if options.seed else None]
     return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_") + ".json"
 
 
-def main(arguments: list[str]) -> None:
-    """`textdiff evaluate perplexity RUN`."""
-    parser = parser_of("evaluate perplexity", "Bounds on -log p of a text with standard errors; writes a JSON into RUN/results.")
-    parser.add_argument("--corpus", help="file, or corpus such as TinyShakespeare; default: that of training")
-    parser.add_argument("--split", choices=("train", "validation", "test"), default="validation", help="which part of it")
+def _batches(text: Text, options: argparse.Namespace) -> Callable[[], Iterator[Batch]]:
+    def batches() -> Iterator[Batch]:
+        loader = text.data.eval_dataloader(text.split, options.limit)
+        shown = nullcontext() if ranks.rank() else progress_bar(total=len(loader), desc=f"scoring {text.name}", unit="batch")
+        with shown as bar:
+            for batch in loader:
+                yield Batch(**{name: value.to(options.device) for name, value in batch.items()})
+                if bar is not None:
+                    bar.update()
+
+    return batches
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of(
+        "evaluate perplexity", "Bounds on -log p of texts with standard errors; writes a JSON each into RUN/results."
+    )
+    corpora = f"texts: {', '.join(SOURCES)}; files; corpora such as TinyShakespeare; default: that of training"
+    parser.add_argument("--corpus", nargs="+", help=corpora)
+    parser.add_argument("--data-dir", help=f"folder with the benchmarks, for use without network; default: what {DATA} names")
+    parser.add_argument(
+        "--split", choices=("train", "validation", "test"), help="default: what the zero-shot suite scores, else validation"
+    )
     parser.add_argument("--length", type=int, help="tokens of a row; default: the training length")
     parser.add_argument("--draws", type=int, default=8, help="noisy versions of each sequence, even")
+    parser.add_argument(
+        "--until-se", type=float, help=f"spend draws, up to {perplexity.MOST}, until the s.e. of nats/token is no larger"
+    )
+    parser.add_argument("--any-order", action="store_true", help="also the exact chain rule along random orders, L calls each")
     parser.add_argument("--discrete", action="store_true", help="the T-step bound of a flat schedule: the law of `sample`")
     parser.add_argument("--limit", type=int, help="score only the first rows")
+    parser.add_argument(
+        "--plot", action="store_true", help="also draw where the nats are, by position and noise level: a PNG by the JSON"
+    )
     parser.add_argument("--output", type=Path, help="JSON file; default: one in RUN/results named after these options")
-    options = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str]) -> None:
+    """`textdiff evaluate perplexity RUN`; under `torchrun` all its processes together."""
+    options = _parser().parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
+    if options.output and options.corpus and len(options.corpus) > 1:
+        raise ValueError("--output is one file: leave it out for several texts, each has a file of its own in RUN/results")
+    with ranks.joined(options.device) as options.device:
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
     schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
     model = open_run(options)
-    data = _data(model, options)
-    model.warn_if_unseen(schedule or model.hyperschedule, data.length)
-    rows = min(len(data.packed(options.split)), options.limit or sys.maxsize)
+    texts = [_text(model, given, options) for given in dict.fromkeys(options.corpus or [None])]
+    for text in texts:
+        text.data.packed(text.split)  # whatever is wrong with a text is said before anything is measured
+    model.warn_if_unseen(schedule or model.hyperschedule, texts[0].data.length)
+    tables = {}
+    for text in texts:
+        rows = text.data.packed(text.split).first(options.limit)
+        size = text_bytes(model.tokenizer, rows)
+        measured = perplexity.measure(
+            model,
+            _batches(text, options),
+            schedule,
+            options.discrete,
+            options.draws,
+            options.seed,
+            options.until_se,
+            options.any_order,
+        )
+        tables[text.name] = found = [replace(bound, text_bytes=size) for bound in measured]
+        if not ranks.rank():
+            _write(model, text, found, len(rows), options)
+    if not ranks.rank():
+        print(perplexity.table(tables))
+        _remark(tables, options)
 
-    def batches() -> Iterator[Batch]:
-        loader = data.val_dataloader() if options.split == "validation" else data.test_dataloader()
-        if options.split == "train":
-            loader = data._eval_loader("train")
-        left = rows
-        with progress_bar(total=rows, desc="scoring", unit="row") as bar:
-            for batch in loader:
-                part = {name: value[:left].to(options.device) for name, value in batch.items()}
-                yield Batch(**part)
-                left -= len(part["ids"])
-                bar.update(len(part["ids"]))
-                if not left:
-                    return
 
-    found = perplexity.measure(model, batches, schedule, options.discrete, options.draws, options.seed)
-    print(perplexity.table(found))
-    print(f"{found[0].tokens} tokens in {found[0].sequences} rows of {data.corpus.name}, {options.split} split")
+def _write(model: Model, text: Text, found: list[perplexity.Bound], rows: int, options: argparse.Namespace) -> None:
     result = {
         "bounds": [bound.as_dict() for bound in found],
-        "data": {**data.provenance(options.split), "split": options.split, "rows": rows, "eos": model.tokenizer.eos_token},
+        "data": {**text.data.provenance(text.split), "split": text.split, "rows": rows, "eos": model.tokenizer.eos_token},
+        "until_se": options.until_se,
+        "world_size": ranks.world_size(),
         **provenance(model, options.run, options.seed),
     }
-    output = options.output or options.run.results / _result_name(options, data.corpus.name)
+    output = options.output or options.run.results / result_name(options, text)
     write_json(output, json.loads(json.dumps(result, default=str)))
-    print(f"written to {output}")
+    tokens, size = found[0].tokens, found[0].text_bytes
+    print(
+        f"{text.name}, {text.split} split: {tokens} tokens (EOS counted) of {size} bytes in {found[0].sequences} rows; {output}"
+    )
+    if options.plot:
+        names = [f"{bound.name}, {bound.estimator}" for bound in found]
+        curves = {name: (b.by_position, b.by_level) for name, b in zip(names, found, strict=True)}
+        picture = figure(curves, f"{options.run} on {text.name}, {text.split} split")
+        picture.savefig(output.with_suffix(".png"), dpi=150)
+
+
+def _remark(tables: dict[str, list[perplexity.Bound]], options: argparse.Namespace) -> None:
+    for name, found in tables.items():
+        for bound in found:
+            if options.until_se is not None and bound.standard_error > options.until_se:
+                print(
+                    f"{name}, {bound.name}: {bound.draws} draws, the most there are, leave a standard error of "
+                    f"{bound.standard_error:.4f}, above {options.until_se}: score more text"
+                )

@@ -18,7 +18,7 @@ from ..hyperschedule import Hyperschedule
 from ..samplers import Sampler
 from ..spec import parse
 from .common import open_run
-from .perplexity import _corpus
+from .perplexity import corpus_of
 
 ONLY_OF_A_RUN = ("num_samples", "length", "hyperschedule", "sampler", "temperature", "seed", "batch_size")
 
@@ -84,7 +84,7 @@ def _mauve(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dic
     if options.max_tokens is None:
         fitting = sorted(map(len, maker.encode(samples, None)[0]))[len(samples) // 20]
         raise ValueError(f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have as many or more)")
-    corpus, n = _corpus(options.reference), len(samples)
+    corpus, n = corpus_of(options.reference, None), len(samples)
     humans = texts.human(maker, corpus, options.split, 2 * n, options.max_tokens)
     seeds, size = options.kmeans_seeds, options.judge_batch_size
     found = mauve_score.against_humans(maker, samples, humans, options.max_tokens, options.buckets, seeds, options.cache, size)
@@ -116,7 +116,7 @@ def main(arguments: list[str]) -> None:
             raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {value}")
     if options.reference is None and (options.features or options.buckets or options.cache):
         raise ValueError("--features, --buckets and --cache are for MAUVE: give the human texts with --reference")
-    drawn = _read(options)
+    given, drawn = options.run, _read(options)
     judge = open_judge(options.judge, options.device, options.dtype)
     samples = drawn["samples"]
     found = quality.measure(judge, samples, options.max_tokens, options.bos, options.judge_batch_size)
@@ -134,6 +134,6 @@ def main(arguments: list[str]) -> None:
         print(
             f"MAUVE: {m['samples']} texts of {m['text_length']} tokens, {m['buckets']} buckets, features of {m['features']['name']}"
         )
-    output = options.output or (options.run / "results" if options.run.is_dir() else options.run.parent) / "quality.json"
+    output = options.output or (given / "results" if given.is_dir() else given.parent) / "quality.json"
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from textdiff.data.benchmarks import Benchmark
 from textdiff.data.corpora import Corpus, Files, HubDataset, TinyShakespeare
 from textdiff.data.packing import Packed, pack, pack_stream
 from textdiff.data.tokenising import tokenise
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BPE",
+    "Benchmark",
     "Characters",
     "Corpus",
     "Files",

@@ -110,7 +110,8 @@ class HubDataset(Corpus):
     """A data set of the Hugging Face Hub, or a local folder that `datasets` understands; a row is a document.
 
     `train`, `validation` and `test` are split names or slices such as "train[:95%]"; pin `revision` to a commit for
-    exact repeatability. `streaming` reads the train split as training goes, in its own order.
+    exact repeatability. `files` are those of a split instead, where the data set does not say it itself: a glob in which {split} stands
+    for the split. `streaming` reads the train split as training goes, in its own order.
     """
 
     path: str
@@ -121,6 +122,7 @@ class HubDataset(Corpus):
     validation: str = "validation"
     test: str = "test"
     streaming: bool = False
+    files: str | None = None
 
     @property
     def name(self) -> str:
@@ -160,8 +162,10 @@ class HubDataset(Corpus):
         from datasets.exceptions import DatasetsError
 
         wanted = getattr(self, split)
+        files = None if self.files is None else {wanted: self.files.format(split=wanted)}
+        options = {"split": wanted, "revision": self.revision, "streaming": self.streaming, "data_files": files}
         try:
-            return datasets.load_dataset(self.path, self.config, split=wanted, revision=self.revision, streaming=self.streaming)
+            return datasets.load_dataset(self.path, self.config, **options)
         except (ConnectionError, FileNotFoundError) as error:
             raise ValueError(
                 f"data set {self.name!r} cannot be reached ({error}): check the name and the network (HF_HUB_OFFLINE=1 "

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning
+import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
@@ -121,13 +122,18 @@ class TextData(lightning.LightningDataModule):
         )
         return StreamLoader(stream, self._processed, self._places, background=self.num_workers > 0)
 
+    def eval_dataloader(self, split: str, limit: int | None = None) -> DataLoader[Batch]:
+        """Every row of a split (of its first `limit` rows) once over all ranks, in order."""
+        rank, world_size = self._ranks(self.eval_batch_size, "eval_batch_size")
+        return loader(EvalBatches(self.packed(split).first(limit), self.eval_batch_size, rank, world_size), self.num_workers)
+
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every row of the validation split once over all ranks."""
-        return self._eval_loader("validation")
+        return self.eval_dataloader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Every row of the test split once over all ranks."""
-        return self._eval_loader("test")
+        return self.eval_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[list[str]]:
         """The lines of the `predict` file as lists of texts; ValueError if none is given or it cannot be read."""
@@ -176,13 +182,10 @@ class TextData(lightning.LightningDataModule):
         except ValueError as error:
             raise ValueError(f"{split} split of {self.corpus.name}: {error}") from error
 
-    def _eval_loader(self, split: str) -> DataLoader[Batch]:
-        rank, world_size = self._ranks(self.eval_batch_size, "eval_batch_size")
-        return loader(EvalBatches(self.packed(split), self.eval_batch_size, rank, world_size), self.num_workers)
-
     def _ranks(self, batch_size: int, name: str) -> tuple[int, int]:
         if self.trainer is None:
-            return 0, 1
+            together = dist.is_available() and dist.is_initialized()
+            return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         world_size = self.trainer.world_size
         if batch_size % world_size:
             raise ValueError(f"{name} {batch_size} counts the rows over all ranks: make it a multiple of {world_size}")

@@ -30,6 +30,10 @@ class Packed:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def first(self, rows: int | None) -> Packed:
+        """The first rows, None for all."""
+        return Packed(*(None if array is None else array[:rows] for array in (self.ids, self.document, self.valid)))
+
 
 @dataclass(frozen=True)
 class Cursor:

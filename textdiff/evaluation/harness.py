@@ -179,7 +179,7 @@ def continuations(
     """
     ids = [model.encode(context).tolist()[-(model.length - most) :] for context in contexts]
     prompts = [model.decode(torch.tensor(row, dtype=torch.int64)) for row in ids]
-    samples = model.generate(prompts, length=model.length, temperature=temperature, seed=seed, batch_size=batch_size)
+    samples = model.generate(prompts, max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size)
     found = []
     for row, prompt in zip(samples.ids, prompts, strict=True):
         begin = len(model.encode(prompt))

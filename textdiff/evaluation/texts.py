@@ -12,7 +12,7 @@ import torch
 from ..data.corpora import Corpus
 from ..hyperschedule import Hyperschedule
 from ..model import Model
-from ..samplers import Sampler
+from ..samplers import Ancestral, Sampler
 from .judge import Judge
 from .provenance import provenance
 
@@ -52,19 +52,24 @@ def draw(
     batch_size: int = 16,
     temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """Samples of a model with their settings, in the form that `textdiff sample --json` writes."""
+    """Samples of a model with their settings, in the form that `textdiff sample --output x.json` writes."""
     samples = model.generate(
-        num_samples=num_samples,
-        length=length,
+        num_return_sequences=num_samples,
+        max_length=length,
         hyperschedule=hyperschedule,
-        sampler=sampler,
+        sampler=sampler or Ancestral(),
         temperature=temperature,
         seed=seed,
         batch_size=batch_size,
     )
     settings = {"hyperschedule": str(hyperschedule or model.hyperschedule), "sampler": str(sampler or "Ancestral()")}
     settings |= {"num_samples": num_samples, "length": length or model.length, "temperature": temperature}
-    settings |= {"batch_size": batch_size, "nfe": samples.nfe, "seconds": samples.seconds, "tokens": samples.tokens}
+    settings |= {
+        "batch_size": batch_size,
+        "nfe": sum(samples.nfe) / len(samples.nfe),
+        "seconds": samples.seconds,
+        "tokens": samples.tokens,
+    }
     return {"samples": samples.texts, "settings": settings, **provenance(model, run, seed)}
 
 

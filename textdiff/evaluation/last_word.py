@@ -1,0 +1,135 @@
+"""Last-word prediction (LAMBADA): is every token of a passage's last word right, at the known number of tokens?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ..family import Process
+from ..generation import denoise
+from ..hyperschedule import Hyperschedule
+from ..model import Model
+from ..noise import Noise
+from ..prediction import require
+from ..samplers import Sampler
+from ..samplers.filters import Filter, identity
+from . import ranks
+
+
+@dataclass(frozen=True)
+class Greedy(Sampler):
+    """Each call gives its argmax to the most certain free token of its window, and to all that the schedule settles in it.
+
+    Autoregression: the argmax of each token in turn. No draw is made and no bound describes it.
+    """
+
+    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+        """Every free token of the window."""
+        return t > s
+
+    def step(
+        self,
+        process: Process,
+        logits: Tensor,
+        rows: Tensor,
+        z: Tensor,
+        t: Tensor,
+        s: Tensor,
+        noise: Noise,
+        warp: Filter = identity,
+    ) -> tuple[Tensor, Tensor]:
+        """Fill them; the others stay as they are."""
+        best, token = warp(logits).double().log_softmax(-1).max(-1)
+        certainty = torch.full(z.shape, -math.inf, dtype=torch.float64, device=z.device).masked_scatter(rows, best)
+        # Rounding errors depend on the batch: of what agrees to four decimals the left one is taken.
+        first = certainty.mul(1e4).round().argsort(dim=-1, descending=True, stable=True)[:, :1]
+        filled = rows & (torch.zeros_like(rows).scatter(-1, first, True) | (s == 0))
+        return torch.where(filled, z.masked_scatter(rows, token), z), torch.where(filled, 0.0, torch.where(rows, s, t))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """How many of `passages` have their last word right; `tokens` of all last words."""
+
+    correct: int
+    passages: int
+    tokens: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share."""
+        return self.correct / self.passages
+
+    @property
+    def standard_error(self) -> float:
+        """Of the share as an estimate for other passages like these, binomial."""
+        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.passages)
+
+
+def cut(tokenizer: PreTrainedTokenizerBase, passage: str, length: int) -> tuple[list[int], int]:
+    """The tokens of a passage, at most the last `length`, and how many of them are the last word with the space before it.
+
+    Raises:
+        ValueError: if the passage is a single word, or its last word has `length` tokens or more.
+    """
+    context, space, word = passage.rstrip().rpartition(" ")
+    before, last = (tokenizer.encode(part, add_special_tokens=False) for part in (context, space + word))
+    if not before or len(last) >= length:
+        raise ValueError(f"no last word to predict in rows of {length} tokens: {passage[-80:]!r}")
+    return [*before[len(last) - length :], *last], len(last)
+
+
+@torch.no_grad()
+def last_word(
+    model: Model,
+    passages: Iterable[str],
+    hyperschedule: Hyperschedule | None = None,
+    length: int | None = None,
+    batch_size: int = 16,
+    on_batch: Callable[[int], object] = lambda done: None,
+) -> Accuracy:
+    """Fill the last word of each passage under `Greedy`, given the words before it and its number of tokens.
+
+    Right is a word of which every token is right. It is the same for every model: autoregressive ones fill from left to right, others
+    in the order of their certainty as far as their hyperschedule leaves it open. The result does not depend on the batch size; under
+    `torch.distributed` each process fills its share.
+
+    Args:
+        model: the model.
+        passages: texts; the last word follows the last space.
+        hyperschedule: default: that of training.
+        length: tokens of a passage at most, its beginning is cut off; default: the training length.
+        batch_size: passages per network call.
+        on_batch: called with the number of passages of each batch that is done.
+
+    Raises:
+        ValueError: if there is no passage, or one without a last word.
+    """
+    sampler, schedule, N = Greedy(), hyperschedule or model.hyperschedule, model.network.num_tokens
+    require(model.prediction, sampler.prediction, "last-word prediction")
+    items = [cut(model.tokenizer, passage, length or model.length) for passage in passages]
+    if not items:
+        raise ValueError("there is no passage to complete")
+    found = torch.zeros(3, dtype=torch.float64)
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for number in range(ranks.rank(), len(items), ranks.world_size()):
+        ids, last = items[number]
+        by_shape.setdefault((len(ids), last), []).append(number)
+    for (_, last), numbers in by_shape.items():
+        for begin in range(0, len(numbers), batch_size):
+            part = torch.tensor(numbers[begin : begin + batch_size])
+            ids = torch.tensor([items[number][0] for number in part.tolist()], device=model.device)
+            given = ids.clone()
+            given[:, -last:] = N
+            noise = Noise(0, part.to(model.device))  # only a process without MASK draws: its prior
+            filled = denoise(model.network, model.process, schedule, sampler, noise, given).ids
+            right = (filled == ids).all(-1).sum()
+            found += torch.tensor([float(right), len(part), last * len(part)], dtype=torch.float64)
+            on_batch(len(part))
+    correct, count, tokens = ranks.total(found).tolist()
+    return Accuracy(int(correct), int(count), int(tokens))

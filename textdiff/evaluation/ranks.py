@@ -1,0 +1,42 @@
+"""Measuring in several processes: each scores its share of the rows, and the sums of all are one and the same everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch.distributed as dist
+from torch import Tensor
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the processes that `torchrun` started, if it did, for as long as this lasts; gives this one's device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield device
+        return
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def total(values: Tensor) -> Tensor:
+    """The sum of all processes' float64 values."""
+    if world_size() == 1:
+        return values
+    together = values.cuda() if dist.get_backend() == "nccl" else values.cpu().clone()
+    dist.all_reduce(together)
+    return together.to(values.device)
