@@ -10,13 +10,12 @@ from toys import name, random_transformer
 
 import textdiff.estimator
 import textdiff.network.head as head
-import textdiff.network.transformer as transformer
 from textdiff.attention import Visibility
 from textdiff.estimator import Batch, Draw, Stratified, least_variance, row_sum, sequence_nats
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.network import Transformer, TransformerModel
+from textdiff.network.block import Condition, lean, rotary
 from textdiff.network.head import chunks, logits_of, row_values
-from textdiff.network.transformer import Condition, lean, rotary
 from textdiff.noise import Noise
 from textdiff.objective import Nelbo, ScoreEntropy, WeightedCrossEntropy, nelbo_integrand
 from textdiff.process import (

@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the networks run")
     parser.add_argument("--output", type=Path, help="JSON file; default: quality.json beside the file, or in RUN/results")
     drawn = parser.add_argument_group("sampling from a model folder")
+    drawn.add_argument("--verify", action="store_true", help="compute the reference bounds of an exported model again, first")
     drawn.add_argument("--num-samples", type=int, help="default: 256")
     drawn.add_argument("--length", type=int, help="tokens of a sample; default: the training length")
     drawn.add_argument("--hyperschedule", help="such as 'Flat(64)'; default: that of training")

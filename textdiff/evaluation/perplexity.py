@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,17 +81,28 @@ One = Callable[[Batch, Noise], tuple[Tensor, Tensor]]
 """One unbiased draw of a bound: nats and noise level at every position, [B, L] both."""
 
 
+@dataclass(frozen=True)
+class _Watched(Estimator):
+    """An estimator whose noise levels are kept."""
+
+    inner: Estimator
+    levels: list[Tensor] = field(default_factory=list)
+
+    @property
+    def blind(self) -> bool:  # type: ignore[override]
+        return self.inner.blind
+
+    def __call__(self, *words: Any) -> Draw:
+        draw = self.inner(*words)
+        self.levels.append(draw.t)
+        return draw
+
+
 def _drawing(network: Denoiser, process: Process, schedule: Hyperschedule, objective: Objective, estimator: Estimator) -> One:
     def one(batch: Batch, noise: Noise) -> tuple[Tensor, Tensor]:
-        levels: list[Tensor] = []
-
-        def watched(*words: object) -> Draw:
-            draw = estimator(*words)  # type: ignore[arg-type]
-            levels.append(draw.t)
-            return draw
-
-        nats = sequence_nats(network, batch, process, schedule, objective, watched, noise)  # type: ignore[arg-type]
-        return nats, levels[-1]
+        watched = _Watched(estimator)
+        nats = sequence_nats(network, batch, process, schedule, objective, watched, noise)
+        return nats, watched.levels[-1]
 
     return one
 

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 
 from ..attention import Visibility
+from .block import Block, Condition, rotary
 from .cache import Cache
-from .transformer import Block, Condition, rotary
 
 SINUSOIDS = 256  # features of σ
 TIMES = ("none", "sequence", "token")
