@@ -10,15 +10,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from . import __version__
 from .hyperschedule import Hyperschedule
 from .model import Model
-from .network import TransformerConfig, TransformerModel
 from .prediction import Prediction
 from .process import Process
 from .spec import build, describe
@@ -47,7 +47,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     """Write a model folder; files already there stay whole until the new ones are complete, config.json comes last.
 
     Args:
-        model: what to save; its network must be a `TransformerModel`.
+        model: what to save; its network must be one of `textdiff.network`.
         folder: where to; made if missing.
         weights: state dict to write instead of the network's own (the EMA).
     """
@@ -84,7 +84,8 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{folder / CONFIG} is not valid JSON ({error}): the folder is corrupt, write it again") from None
     kind = config.get("model_type") if isinstance(config, dict) else None
-    ours = config.pop("textdiff", None) if kind == TransformerConfig.model_type else None
+    known = isinstance(kind, str) and kind in CONFIG_MAPPING  # `textdiff.network` registers its own
+    ours = config.pop("textdiff", None) if known and CONFIG_MAPPING[kind].__module__.startswith("textdiff.") else None
     if not isinstance(ours, dict):
         raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {kind!r})")
     if missing := {"process", "hyperschedule", "prediction", "length", "sha256"} - ours.keys():
@@ -101,7 +102,7 @@ def _check_files(folder: Path, expected: dict[str, str]) -> None:
             raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write it again")
 
 
-def _read_weights(path: Path, network: TransformerModel) -> None:
+def _read_weights(path: Path, network: PreTrainedModel) -> None:
     try:
         state = load_file(path)
         network.load_state_dict(state, strict=True)
@@ -121,7 +122,8 @@ def load(folder: str | Path) -> Model:
     config, ours = _read_config(folder)
     _check_files(folder, ours["sha256"])
     # The kernel is a choice of the machine, not of the model.
-    network = TransformerModel(TransformerConfig.from_dict({**config, "attention": "sdpa"}))
+    shape = AutoConfig.for_model(**{**config, "attention": "sdpa"})
+    network = AutoModel.from_config(shape, dtype=torch.float32, trust_remote_code=False)
     _read_weights(folder / WEIGHTS, network)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)

@@ -17,7 +17,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from .callbacks import ModelFolder
-from .data import Corpus, TextData, TokenizerSpec
+from .data import Corpus, PretrainedTokenizer, TextData, TokenizerSpec
 from .estimator import Estimator
 from .hub import CONFIG
 from .hyperschedule import Hyperschedule
@@ -74,6 +74,13 @@ class TextDiffusionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.checkpoint.dirpath is None:
             config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
+
+    def instantiate_classes(self) -> None:
+        """A pretrained network brings its own tokenizer, unless the config names one."""
+        super().instantiate_classes()
+        name = self.model.architecture.tokenizer
+        if name is not None and self.datamodule.spec is None:
+            self.datamodule.spec = PretrainedTokenizer(name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """CSV logs always, TensorBoard's if it is installed, unless the config names loggers."""

@@ -1,7 +1,18 @@
-"""Networks: the denoiser protocol, our transformer behind it, and the chunked head."""
+"""Networks: the denoiser protocol, our transformer and pretrained ones behind it, and the chunked head."""
 
 from .head import row_values
+from .pretrained import Pretrained, PretrainedDenoiser, PretrainedDenoiserConfig
 from .protocol import Architecture, Denoiser
 from .transformer import Transformer, TransformerConfig, TransformerModel
 
-__all__ = ["Architecture", "Denoiser", "Transformer", "TransformerConfig", "TransformerModel", "row_values"]
+__all__ = [
+    "Architecture",
+    "Denoiser",
+    "Pretrained",
+    "PretrainedDenoiser",
+    "PretrainedDenoiserConfig",
+    "Transformer",
+    "TransformerConfig",
+    "TransformerModel",
+    "row_values",
+]

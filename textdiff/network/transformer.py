@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, embedding, gelu, silu
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from ..attention import Visibility, attend
@@ -286,4 +286,5 @@ class TransformerModel(PreTrainedModel):
         return nn.functional.linear(hidden, weight, bias)
 
 
-AutoConfig.register(TransformerConfig.model_type, TransformerConfig)  # so that AutoTokenizer knows a model folder
+AutoConfig.register(TransformerConfig.model_type, TransformerConfig)  # so that hub and AutoTokenizer know a model folder
+AutoModel.register(TransformerConfig, TransformerModel)
