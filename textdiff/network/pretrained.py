@@ -6,6 +6,7 @@ AR is exactly the base. `transformers` hands each layer's queries, keys and valu
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -62,7 +63,7 @@ class PretrainedDenoiserConfig(PreTrainedConfig):
         conditioned: bool = False,
         bos: int = 0,
         attention: str = "sdpa",
-        **kwargs: object,
+        **kwargs: Any,
     ):
         self.base = base or {"model_type": "gpt2"}
         self.conditioned, self.bos, self.attention = conditioned, bos, attention
@@ -111,7 +112,8 @@ class Pretrained(Architecture):
         with torch.no_grad():
             network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
         if self.checkpoint:
-            network.base.gradient_checkpointing_enable({"use_reentrant": False})
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name came after transformers 5.17
+                network.base.gradient_checkpointing_enable({"use_reentrant": False})
         return network
 
     def _open(self) -> PreTrainedModel:
