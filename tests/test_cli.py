@@ -76,11 +76,11 @@ def test_help_of_the_commands(words, capsys):
 
 
 def test_prompt_seed_and_batch(capsys):
-    first = sample(capsys, "--prompt", "the ", "--num-samples", "3")
+    first = sample(capsys, "--prompt", "the ", "--num-return-sequences", "3")
     assert first.out.count("--- sample ") == 3 and first.out.startswith("--- sample 0\nthe ")
     assert "3 samples, Ancestral(), Flat(levels=64)" in first.err and "tokens/s" in first.err
-    assert sample(capsys, "--prompt", "the ", "--num-samples", "3", "--batch-size", "2").out == first.out
-    assert sample(capsys, "--prompt", "the ", "--num-samples", "3", "--seed", "1").out != first.out
+    assert sample(capsys, "--prompt", "the ", "--num-return-sequences", "3", "--batch-size", "2").out == first.out
+    assert sample(capsys, "--prompt", "the ", "--num-return-sequences", "3", "--seed", "1").out != first.out
     both = sample(capsys, "--prompt", "the ", "--prompt", "fox [MASK][MASK]mps")
     assert both.out.splitlines()[2] == "--- sample 1" and both.out.splitlines()[3].startswith("fox ")
 
@@ -89,7 +89,7 @@ def test_samplers_schedules_and_json(capsys, tmp_path):
     for name in ("ACS(rate=2.0)", "ACS(eta=0.1)", "PublishedACS(eta=0.1)", "Ancestral"):
         assert "[MASK]" not in sample(capsys, "--sampler", name).out
     path = tmp_path / "deep" / "x.json"
-    found = sample(capsys, "--hyperschedule", "Block(4, 4)", "--temperature", "0.7", "--length", "8", "--json", str(path))
+    found = sample(capsys, "--hyperschedule", "Block(4, 4)", "--temperature", "0.7", "--max-length", "8", "--output", str(path))
     assert "textdiff: warning: this model was trained under Flat(levels=64)" in found.err
     written = json.loads(path.read_text())
     assert [text in found.out for text in written["samples"]] == [True] and len(written["samples"][0]) <= 8
@@ -102,9 +102,9 @@ def test_samplers_schedules_and_json(capsys, tmp_path):
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--prompt", "the quick", "--length", "4"], "the prompt has 9 tokens but length is 4"),
-        (["--length", "0"], "length is 0"),
-        (["--num-samples", "0"], "--num-samples must be >= 1"),
+        (["--prompt", "the quick", "--max-length", "4"], "the prompt and suffix have 9 tokens but max_length is 4"),
+        (["--max-length", "0"], "max_length must be >= 1, got 0"),
+        (["--num-return-sequences", "0"], "num_return_sequences must be >= 1"),
         (["--batch-size", "0"], "--batch-size must be >= 1"),
         (["--temperature", "0"], "temperature must be > 0"),
         (["--sampler", "Gibbs"], "unknown sampler 'Gibbs': expected a Sampler"),
@@ -114,6 +114,9 @@ def test_samplers_schedules_and_json(capsys, tmp_path):
         (["--hyperschedule", "Wave(3)"], "unknown hyperschedule 'Wave'"),
         (["--nope"], "unrecognized arguments: --nope"),
         (["--num", "1"], "unrecognized arguments: --num"),
+        (["--max-new-tokens", "3", "--max-length", "9"], "both say how long a text is"),
+        (["--output", "x.doc"], "the ending says what is written"),
+        (["--max-denoising-steps", "4", "--hyperschedule", "Slide(4, 1)"], "which Slide(width=4, rate=1) derives"),
         (["--seed", "x"], "invalid int value"),
         (["--device", "nope"], "--device nope cannot be used"),
     ],

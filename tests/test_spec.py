@@ -21,7 +21,32 @@ from textdiff.process import (
     SmoothEpsilonHybrid,
     Uniform,
 )
-from textdiff.samplers import ACS, Ancestral, PublishedACS, Sampler
+from textdiff.samplers import (
+    ACS,
+    Analytic,
+    Ancestral,
+    Capped,
+    Confidence,
+    Count,
+    Entropy,
+    EntropyBound,
+    Euler,
+    FirstHitting,
+    GibbsCorrector,
+    InformedACS,
+    Margin,
+    PosteriorCorrector,
+    PredictorCorrector,
+    Probability,
+    PublishedACS,
+    Remasking,
+    ReMDM,
+    Rescaled,
+    Sampler,
+    Score,
+    Selection,
+    Threshold,
+)
 
 OBJECTS = {
     Process: [
@@ -35,7 +60,24 @@ OBJECTS = {
     ],
     Hyperschedule: [QuenchedAR(), Flat(3), Block(2, 5), TightBlock(2, 3), Slide(5, "3/2"), StartSteps(2, (0, 3, 1))],
     Objective: [Nelbo(), WeightedCrossEntropy(0.5), ScoreEntropy(), PublishedScoreEntropy()],
-    Sampler: [Ancestral(), ACS(eta=0.1), ACS(rate=2.0), PublishedACS(0.1)],
+    Sampler: [
+        Ancestral(),
+        ACS(eta=0.1),
+        ACS(rate=2.0),
+        InformedACS(rate=2.0),
+        PublishedACS(0.1),
+        FirstHitting(),
+        ReMDM(Capped(0.2)),
+        Confidence(score=Margin(), select=Threshold(0.9)),
+        GibbsCorrector(),
+        PosteriorCorrector(),
+        PredictorCorrector(ReMDM(Rescaled(0.5)), PosteriorCorrector(), corrections=2),
+        Analytic(),
+        Euler(),
+    ],
+    Score: [Probability(), Margin(), Entropy()],
+    Selection: [Count(3), Threshold(-0.5), EntropyBound(0.1)],
+    Remasking: [Capped(0.1), Rescaled(0.2)],
     Estimator: [Stratified(), Stratified(True), MaskCount()],
     Architecture: [Transformer(layers=1, width=8, heads=2, layout="shifted")],
     Corpus: [TinyShakespeare(), Files("a.txt", ["b.txt", "c.txt"]), HubDataset("x", streaming=True)],
@@ -111,3 +153,19 @@ def test_what_cannot_be_built_is_refused(value, message):
 def test_what_cannot_be_read_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         spec.parse(text, Hyperschedule)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("Confidence(score=Threshold(0.9))", "unknown score 'Threshold': expected a Score .* one of: Entropy, Margin"),
+        ("Confidence(score=0.9)", "unknown score '0.9'"),
+        ("Confidence(select=Count(0))", "n must be an integer >= 1"),
+        ("Confidence(select=Threshold(Count(2)))", "cannot read 'Count\\(2\\)' in Threshold"),
+        ("PredictorCorrector(Ancestral(), Ancestral())", "corrector must be GibbsCorrector"),
+    ],
+)
+def test_an_argument_that_is_an_object_is_read_as_its_type(text, message):
+    assert spec.parse("Confidence(Margin, EntropyBound(0.1))", Sampler) == Confidence(Margin(), EntropyBound(0.1))
+    with pytest.raises(ValueError, match=message):
+        spec.parse(text, Sampler)

@@ -298,7 +298,7 @@ def any_order_law(net: SetNetwork, epsilon: float, d: int) -> tuple[Tensor, Tens
 
 
 class FixedNoise:
-    """A `Noise` whose uniforms are given: `tables[stream]` [B, L], the same at every step."""
+    """A `Noise` whose uniforms are given: `tables[stream]` [B, L], the same at every step; 1/2 in the streams without a table."""
 
     seed = step = 0
 
@@ -309,8 +309,9 @@ class FixedNoise:
         return self
 
     def positions(self, like: Tensor, stream: Stream) -> Tensor:
-        assert self.tables[stream].shape == like.shape
-        return self.tables[stream]
+        table = self.tables.get(stream, torch.full(like.shape, 0.5, dtype=torch.float64))
+        assert table.shape == like.shape
+        return table
 
 
 STREAMS = [Stream.MASK, Stream.TOKEN, Stream.CORRUPT, Stream.UNIFORM_TOKEN, Stream.ROUTE, Stream.CORRECT]

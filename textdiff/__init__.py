@@ -2,7 +2,7 @@
 
 import textdiff
 model = textdiff.load("runs/quickstart")
-print(model.generate("To be", num_samples=3).texts)
+print(model.generate("To be", num_return_sequences=3).texts)
 """
 
 from __future__ import annotations

@@ -88,9 +88,11 @@ class _Batch:
             x[self.which[:, None], columns] = value
 
     def drop_finished(self, eos: int) -> None:
-        """Go on without the sequences that drew an end of text all before which is settled."""
+        """Go on without the sequences that drew an end of text all before which is settled; infills go on."""
         z, t, free = self.of(self.z), self.of(self.t), self.of(self.free)
-        going = ~((t == 0).cumprod(-1).bool() & free & (z == eos)).any(-1)
+        length = z.shape[-1] if self.end is None else self.of(self.end)
+        tail = free.sum(-1) == length - free.long().argmax(-1)
+        going = ~((t == 0).cumprod(-1).bool() & free & (z == eos)).any(-1) | ~tail
         if not going.all():
             numbers = torch.arange(len(self.z), device=z.device)
             self.which = self.of(numbers)[going]
@@ -173,10 +175,11 @@ def denoise(
         noise: names the draws of each row.
         given: [B, L] token ids, N where a token is to be drawn.
         warp: filter on the logits of the distribution that is drawn.
-        on_call: called after every network call.
+        on_call: called with the noise at the beginning and after every network call.
         use_cache: keep the keys and values of settled tokens; same law, fewer rows.
         end: [B] lengths where sequences differ; what lies behind is given, and never seen.
-        eos: a sequence is finished when this token was drawn and all before it is settled; what follows is left as it is.
+        eos: a sequence whose drawn tokens are its tail is finished when this token was drawn and all before it is settled; what
+            follows is left as it is.
         confidence: whether `on_call` wants probabilities.
 
     Raises:
@@ -192,6 +195,8 @@ def denoise(
     batch = _Batch(z, free.double(), free, noise, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
     wanted = free.any(0)[turn.position].tolist()
     k, visit, calls = turn.starts[0], 0, schedule.calls(L)
+    if on_call is not None:
+        on_call(State(batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
     while k < calls and len(batch.of(z)):
         settled, reached = turn.settled(k), turn.reached(k)
         place = turn.position[settled:reached]

@@ -17,13 +17,14 @@ from torch import Tensor
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from . import __version__
+from .generation_config import GenerationConfig
 from .hyperschedule import Hyperschedule
 from .model import Model
 from .prediction import Prediction
 from .process import Process
 from .spec import build, describe
 
-WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+WEIGHTS, TOKENIZER, CONFIG, GENERATION = "model.safetensors", "tokenizer.json", "config.json", "generation_config.json"
 
 
 def sha256(path: Path) -> str:
@@ -58,6 +59,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
         fresh = Path(temporary)
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS, {"format": "pt"})
         model.tokenizer.save_pretrained(temporary)
+        write_json(fresh / GENERATION, model.generation_config.as_dict())
         network = model.network.config.to_dict()  # type: ignore[attr-defined]
         network["textdiff"] = {
             "version": __version__,
@@ -112,6 +114,15 @@ def _read_weights(path: Path, network: PreTrainedModel) -> None:
         raise ValueError(f"{path} holds a network of another architecture than {CONFIG} says: {error}") from None
 
 
+def _read_generation_config(path: Path) -> GenerationConfig:
+    if not path.is_file():
+        return GenerationConfig()
+    try:
+        return GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be used ({error}): correct it, or delete it for the defaults") from None
+
+
 def load(folder: str | Path) -> Model:
     """Open a model folder strictly: every weight must be there, whole, and of the shape that the config says.
 
@@ -137,4 +148,5 @@ def load(folder: str | Path) -> Model:
         length=ours["length"],
         prediction=Prediction(ours["prediction"]),
         data=ours.get("data", {}),
+        generation_config=_read_generation_config(folder / GENERATION),
     )

@@ -24,12 +24,15 @@ from .hyperschedule import Hyperschedule
 from .network import Architecture
 from .objective import Objective
 from .process import Process
-from .samplers import Sampler
+from .samplers import Remasking, Sampler, Score, Selection
 from .training import TextDiffusion
 
 set_parsing_settings(
     omegaconf_absolute_to_relative_paths=True,
-    subclasses_enabled=[Process, Hyperschedule, Objective, Architecture, Estimator, Sampler, Corpus, TokenizerSpec],
+    subclasses_enabled=[
+        *(Process, Hyperschedule, Objective, Architecture, Estimator, Corpus, TokenizerSpec),
+        *(Sampler, Score, Selection, Remasking),
+    ],
 )
 
 

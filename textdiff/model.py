@@ -10,35 +10,21 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from .generation import denoise
+from .generation import State, denoise
+from .generation_config import GenerationConfig
 from .hyperschedule import Hyperschedule, same_visibility
 from .network.protocol import Denoiser
 from .noise import Noise, seed_from
 from .prediction import Prediction, require
 from .process import Process
-from .samplers import Ancestral, Sampler, filters
+from .samples import Samples, Watch
 
 MASK_TEXT = "[MASK]"
-
-
-@dataclass(frozen=True)
-class Samples:
-    """What `Model.generate` returns: one entry per sample, in the order prompt by prompt."""
-
-    ids: list[Tensor]
-    texts: list[str]
-    nfe: int
-    """Network calls of one batch (the largest, if there were several)."""
-    seconds: float
-    tokens: int
-    """Tokens that were drawn, given ones not counted."""
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Drawn tokens per second."""
-        return self.tokens / max(self.seconds, 1e-9)
+BAR = {"desc": "sampling", "unit": "token", "leave": False}
 
 
 @dataclass(frozen=True)
@@ -53,6 +39,7 @@ class Model:
         length: L of the training sequences.
         prediction: what the logits mean.
         data: the corpus and packing it was trained on, as plain values.
+        generation_config: the options of `generate` that this model is best drawn with.
     """
 
     network: Denoiser
@@ -62,6 +49,7 @@ class Model:
     length: int
     prediction: Prediction = Prediction.CAVITY
     data: dict[str, Any] = field(default_factory=dict)
+    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
 
     def __post_init__(self) -> None:
         check_tokenizer(self.tokenizer, self.network.num_tokens)
@@ -87,26 +75,47 @@ class Model:
             runs.append([]) if token == N else runs[-1].append(token)
         return MASK_TEXT.join(self.tokenizer.decode(run, skip_special_tokens=True) for run in runs)
 
-    def _given(self, prompt: str, length: int | None) -> Tensor:
-        ids, N = self.encode(prompt), self.network.num_tokens
-        if length is None:
-            length = len(ids) if (ids == N).any() else max(self.length, len(ids) + 1)
-        if not max(len(ids), 1) <= length:
-            raise ValueError(f"the prompt has {len(ids)} tokens but length is {length}: shorten it or raise length")
-        return torch.cat([ids, torch.full((length - len(ids),), N)])
+    def decode_token(self, token: int) -> str:
+        """The text of a single token."""
+        return MASK_TEXT if token == self.mask_id else self.tokenizer.decode([token])
+
+    @property
+    def mask_id(self) -> int:
+        """The id N that marks a position to draw."""
+        return self.network.num_tokens
+
+    def _ids(self, text: str | Tensor | Sequence[int]) -> Tensor:
+        ids = self.encode(text) if isinstance(text, str) else torch.as_tensor(text, dtype=torch.int64).cpu()
+        if ids.ndim != 1 or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= self.mask_id):
+            raise ValueError(f"a prompt must be a text or ids [L] in 0..{self.mask_id} (MASK), got {text!r}")
+        return ids
+
+    def _given(self, prompt: Tensor, suffix: Tensor, config: GenerationConfig) -> Tensor:
+        """The sequence [L] with MASK where a token is to be drawn."""
+        given = len(prompt) + len(suffix)
+        if config.max_new_tokens is not None:
+            new = config.max_new_tokens
+        elif config.max_length is not None:
+            new = config.max_length - given
+        else:  # a text with gaps is as long as it is
+            new = 0 if (prompt == self.mask_id).any() else max(self.length - given, 1)
+        if new < 0 or given + new < 1:
+            raise ValueError(
+                f"the prompt and suffix have {given} tokens but max_length is {config.max_length}: shorten them or raise max_length"
+            )
+        return torch.cat([prompt, torch.full((new,), self.mask_id), suffix])
 
     def generate(
         self,
-        prompts: str | Sequence[str] | None = None,
-        num_samples: int = 1,
-        length: int | None = None,
-        hyperschedule: Hyperschedule | None = None,
-        sampler: Sampler | None = None,
-        temperature: float = 1.0,
-        seed: int | torch.Generator = 0,
-        batch_size: int = 16,
+        prompts: str | Tensor | Sequence[str | Tensor | Sequence[int]] | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        suffix: str | Sequence[str] = "",
         first: int = 0,
-        on_call: Callable[[int, int, Tensor], None] | None = None,
+        streamer: Any = None,
+        on_call: Callable[[State], None] | None = None,
+        progress: bool = False,
+        **options: Any,
     ) -> Samples:
         """Draw texts; without given tokens the default draws exactly from the model of the schedule's T-step bound.
 
@@ -114,40 +123,66 @@ class Model:
         of the text given them where they settle before the rest (AR, whole blocks), else that of the clamped chain.
 
         Args:
-            prompts: beginnings of the texts, or texts with `[MASK]` at positions to fill; given tokens are at t = 0.
-            num_samples: samples per prompt.
-            length: tokens of a whole sequence, prompt included; by default the training length, or that of a text with `[MASK]`.
-            hyperschedule: default: that of training.
-            sampler: default: `Ancestral()`.
-            temperature: divides the logits of the distribution that is drawn; 1 is the model's own law.
-            seed: key of all draws; a sample depends on it, its prompt and its number, not on the batch it sits in.
-            batch_size: sequences per network call.
+            prompts: beginnings of the texts, or texts with `[MASK]` at positions to fill, or ids with `mask_id` there.
+            generation_config: how to draw; default: the model's own.
+            suffix: what comes after the drawn tokens, one for all prompts or one each.
             first: number of the first sample, for a caller that asks for one part after the other.
-            on_call: called as (call, calls, tokens so far [B, L]) after every network call.
+            streamer: a streamer of transformers (`TextStreamer`, `TextDiffusionStreamer`), for a single sample.
+            on_call: called with the noise at the beginning of a batch and after every network call.
+            progress: show a progress bar of tokens on a terminal.
+            options: options of `GenerationConfig` that replace those of the config.
 
         Raises:
-            ValueError: if a prompt does not fit, or the sampler, schedule and network do not go together.
+            ValueError: if a prompt does not fit, an option does not exist, or sampler, schedule and network do not go together.
         """
-        if num_samples < 1 or batch_size < 1:
-            raise ValueError(f"num_samples and batch_size must be >= 1, got {num_samples} and {batch_size}")
-        schedule, sampler = hyperschedule or self.hyperschedule, sampler or Ancestral()
-        require(self.prediction, sampler.prediction, sampler)
-        texts = [prompts] if isinstance(prompts, str) else list(prompts if prompts is not None else [""])
-        given = [self._given(text, length) for text in texts for _ in range(num_samples)]
+        config = (generation_config or self.generation_config).but(**options)
+        schedule, sampler, warp = config.schedule(self.hyperschedule), config.sampler, config.filter()
+        for stage in sampler.stages:
+            require(self.prediction, stage.prediction, stage)
+        given = [row for row in self._requests(prompts, suffix, config) for _ in range(config.num_return_sequences)]
         for size in {len(row) for row in given}:
             self.warn_if_unseen(schedule, size)
-        key, warp, begin = seed_from(seed), filters.temperature(temperature), time.perf_counter()
-        ids: list[Tensor] = [torch.empty(0)] * len(given)
-        nfe = 0
-        for rows in _batches(given, batch_size):
-            noise = Noise(key, first + torch.tensor(rows, device=self.device))
-            batch = torch.stack([given[row] for row in rows]).to(self.device)
-            done = denoise(self.network, self.process, schedule, sampler, noise, batch, warp, on_call)
-            nfe = max(nfe, done.nfe)
-            for row, sample in zip(rows, done.ids.cpu(), strict=True):
-                ids[row] = sample
-        drawn = sum(int((row == self.network.num_tokens).sum()) for row in given)
-        return Samples(ids, [self.decode(row) for row in ids], nfe, time.perf_counter() - begin, drawn)
+        if streamer is not None and len(given) != 1:
+            raise ValueError(f"a streamer takes a single sample, not {len(given)}: ask for one, or use on_call")
+        key, begin = seed_from(config.seed), time.perf_counter()
+        ids, nfe, paths = [torch.empty(0)] * len(given), [0] * len(given), [None] * len(given)
+        body_rows = head_rows = 0
+        with tqdm(total=sum(int((row == self.mask_id).sum()) for row in given), disable=None if progress else True, **BAR) as bar:
+            for rows in _batches(given, config.batch_size, schedule):
+                batch, end = pad_sequence([given[row] for row in rows], batch_first=True), [len(given[row]) for row in rows]
+                watch = Watch(batch, end, self.mask_id, config, bar, streamer, on_call)
+                done = denoise(
+                    self.network,
+                    self.process,
+                    schedule,
+                    sampler,
+                    Noise(key, first + torch.tensor(rows, device=self.device)),
+                    batch.to(self.device),
+                    warp,
+                    watch,
+                    config.use_cache,
+                    torch.tensor(end, device=self.device) if len(set(end)) > 1 else None,
+                    config.eos_token_id,
+                    config.output_trajectory,
+                )
+                body_rows, head_rows = body_rows + done.body_rows, head_rows + done.head_rows
+                for place, row in enumerate(rows):
+                    ids[row] = _cut(done.ids[place, : end[place]].cpu(), given[row] == self.mask_id, config.eos_token_id)
+                    nfe[row], paths[row] = int(done.nfe[place]), watch.trajectory(place)
+        drawn = sum(int((row[: len(found)] == self.mask_id).sum()) for row, found in zip(given, ids, strict=True))
+        texts, seconds = [self.decode(row) for row in ids], time.perf_counter() - begin
+        return Samples(ids, texts, nfe, seconds, drawn, body_rows, head_rows, paths if config.output_trajectory else None)
+
+    def _requests(self, prompts: Any, suffix: str | Sequence[str], config: GenerationConfig) -> list[Tensor]:
+        """One sequence with MASK where a token is to be drawn for each prompt."""
+        if prompts is None or isinstance(prompts, str):
+            prompts = [prompts or ""]
+        elif isinstance(prompts, Tensor) and prompts.ndim == 1:
+            prompts = [prompts]
+        suffixes = [suffix] * len(prompts) if isinstance(suffix, str) else list(suffix)
+        if len(suffixes) != len(prompts):
+            raise ValueError(f"there are {len(prompts)} prompts but {len(suffixes)} suffixes: give one for all, or one each")
+        return [self._given(self._ids(p), self._ids(s), config) for p, s in zip(prompts, suffixes, strict=True)]
 
     def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
         """Warn if calls under `schedule` see other contexts or windows than those of training."""
@@ -167,12 +202,34 @@ class Model:
             )
 
 
-def _batches(given: list[Tensor], batch_size: int) -> list[list[int]]:
-    """Rows of equal length together, at most batch_size of them."""
-    by_length: dict[int, list[int]] = {}
-    for row, tokens in enumerate(given):
-        by_length.setdefault(len(tokens), []).append(row)
-    return [rows[i : i + batch_size] for rows in by_length.values() for i in range(0, len(rows), batch_size)]
+def _batches(given: list[Tensor], batch_size: int, schedule: Hyperschedule) -> list[list[int]]:
+    """Rows of like lengths together, at most batch_size of them; of equal ones only, where start steps depend on the length."""
+    order = sorted(range(len(given)), key=lambda row: len(given[row]))
+    batches: list[list[int]] = []
+    for row in order:
+        last = batches[-1] if batches else None
+        if last and len(last) < batch_size and _begins_alike(schedule, len(given[last[0]]), len(given[row])):
+            last.append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:
+    if short == long:
+        return True
+    try:
+        return torch.equal(schedule.start(short), schedule.start(long)[:short])
+    except ValueError:  # start steps given one by one fit one length only
+        return False
+
+
+def _cut(ids: Tensor, free: Tensor, eos: int | None) -> Tensor:
+    """A sequence up to the first drawn end of text, which stays; a text with gaps to fill is not cut."""
+    if eos is None or not free.any() or not free[int(free.long().argmax()) :].all():
+        return ids
+    ended = (free & (ids == eos)).nonzero()
+    return ids[: int(ended[0]) + 1] if len(ended) else ids
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> None:

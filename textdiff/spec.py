@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
 
@@ -49,9 +49,16 @@ def build(value: Any, base: type[T]) -> T:
     if unknown := sorted(set(arguments) - fields):
         raise ValueError(f"{cls.__name__} takes no argument {', '.join(unknown)}; it takes {', '.join(sorted(fields))}")
     try:
-        return cls(**{key: tuple(item) if isinstance(item, list) else item for key, item in arguments.items()})
+        return cls(**{key: _field(cls, key, item) for key, item in arguments.items()})
     except (TypeError, ValueError) as error:  # a missing argument, a value out of range
         raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def _field(cls: type, name: str, value: Any) -> Any:
+    """The value of a field: an object that is described is built as the field's type, a list is a tuple."""
+    if isinstance(value, dict) and "class_path" in value:
+        return build(value, get_type_hints(cls)[name])
+    return tuple(value) if isinstance(value, list) else value
 
 
 def descendants(base: type[T]) -> list[type[T]]:
@@ -67,23 +74,41 @@ def names(base: type) -> list[str]:
 def parse(text: str, base: type[T]) -> T:
     """An object from the command line: `Flat(64)`, `ACS(eta=0.01)`, `Ancestral`; names are those of `base`'s subclasses.
 
+    Arguments are literals, or objects in the same form: `Confidence(score=Margin(), select=Threshold(0.9))`.
+
     Raises:
-        ValueError: if the text is not such a call of literals, or the name is unknown.
+        ValueError: if the text is not such a call, or a name is unknown.
     """
-    hint = f"expected a {base.__name__} such as 'Name' or 'Name(1, option=2)', one of: {', '.join(names(base))}"
     try:
         node = ast.parse(text.strip(), mode="eval").body
-        call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
-        name = call.func.id if isinstance(call.func, ast.Name) else ""
-        arguments = [ast.literal_eval(item) for item in call.args]
-        options = {item.arg or "": ast.literal_eval(item.value) for item in call.keywords}
-    except (SyntaxError, ValueError):
-        raise ValueError(f"cannot read {text!r}: {hint}") from None
+    except SyntaxError:
+        raise ValueError(f"cannot read {text!r}: {_hint(base)}") from None
+    return _read(node, base)
+
+
+def _hint(base: type) -> str:
+    return f"expected a {base.__name__} such as 'Name' or 'Name(1, option=2)', one of: {', '.join(names(base))}"
+
+
+def _read(node: ast.expr, base: type[T]) -> T:
+    call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
+    name = call.func.id if isinstance(call.func, ast.Name) else ""
     if name not in names(base):
-        raise ValueError(f"unknown {base.__name__.lower()} {name or text!r}: {hint}")
+        raise ValueError(f"unknown {base.__name__.lower()} {name or ast.unparse(node)!r}: {_hint(base)}")
     cls = next(c for c in descendants(base) if c.__name__ == name)
     order = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
-    if len(arguments) > len(order):
-        raise ValueError(f"{name} takes at most {len(order)} arguments ({', '.join(order)}), got {len(arguments)}")
-    values = {**dict(zip(order, arguments, strict=False)), **options}
+    if len(call.args) > len(order):
+        raise ValueError(f"{name} takes at most {len(order)} arguments ({', '.join(order)}), got {len(call.args)}")
+    nodes = {**dict(zip(order, call.args, strict=False)), **{item.arg or "": item.value for item in call.keywords}}
+    values = {key: _argument(cls, key, value, base) for key, value in nodes.items()}
     return build({"class_path": f"{cls.__module__}.{name}", "init_args": values}, base)
+
+
+def _argument(cls: type, name: str, node: ast.expr, base: type) -> Any:
+    hint = get_type_hints(cls).get(name)
+    if dataclasses.is_dataclass(hint):
+        return _read(node, hint)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"cannot read {ast.unparse(node)!r} in {cls.__name__}: {_hint(base)}") from None

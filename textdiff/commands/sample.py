@@ -1,69 +1,174 @@
-"""`textdiff sample RUN`: draw texts."""
+"""`textdiff sample RUN`: draw texts, watch them come about, write them as text, JSON, JSONL or a page."""
 
 from __future__ import annotations
 
+import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from ..evaluation.provenance import provenance
+from ..generation_config import GenerationConfig
 from ..hub import write_json
 from ..hyperschedule import Hyperschedule
-from ..model import Samples
+from ..model import Model
 from ..samplers import Sampler
+from ..samples import Samples
 from ..spec import parse
-from .common import open_run, parser_of, progress_bar
+from .common import open_run, parser_of
+
+OPTIONS = (
+    "max_new_tokens",
+    "max_length",
+    "num_return_sequences",
+    "max_denoising_steps",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = parser_of("sample", "Draw texts. Laws and bounds of the samplers are in their documentation.")
+    parser.add_argument("--prompt", action="append", help="beginning of a text, or a text with [MASK] to fill; may be repeated")
+    parser.add_argument(
+        "--prompts", metavar="FILE", help="one prompt a line, or .jsonl with 'prompt' and 'suffix'; - is standard input"
+    )
+    parser.add_argument("--suffix", default="", help="what comes after the drawn tokens")
+    parser.add_argument("--max-new-tokens", type=int, help="tokens to draw for each prompt")
+    parser.add_argument("--max-length", type=int, help="instead, tokens with the prompt; default: the training length")
+    parser.add_argument("--num-return-sequences", type=int, help="samples per prompt (default: 1)")
+    parser.add_argument("--max-denoising-steps", type=int, help="network calls of a window; default: the hyperschedule's levels")
+    parser.add_argument("--sampler", help="such as 'Ancestral', 'ACS(eta=0.01)', 'FirstHitting' (default: Ancestral)")
+    parser.add_argument("--temperature", type=float, help="1 is the model's own law (default: 1)")
+    parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
+    parser.add_argument("--top-p", type=float, help="draw among the likeliest tokens of this probability together")
+    parser.add_argument("--min-p", type=float, help="draw among tokens this times as likely as the likeliest")
+    parser.add_argument("--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text")
+    parser.add_argument(
+        "--output", action="append", type=Path, help=f"write a file, too; one of {', '.join(WRITERS)}; may be repeated"
+    )
+    parser.add_argument("--watch", action="store_true", help="show the first sample while it comes about")
+    return parser
+
+
+def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Prompts and their suffixes from the command line, a file or standard input."""
+    prompts, suffixes = list(options.prompt or []), [options.suffix] * len(options.prompt or [])
+    if options.prompts is not None:
+        text = sys.stdin.read() if options.prompts == "-" else Path(options.prompts).read_text(encoding="utf-8")
+        for number, line in enumerate(text.split("\n")):
+            if not line.strip():
+                continue
+            if options.prompts.endswith(".jsonl"):
+                row = _json(line, number)
+                prompts.append(row["prompt"])
+                suffixes.append(row.get("suffix", options.suffix))
+            else:
+                prompts.append(line)
+                suffixes.append(options.suffix)
+        if not prompts:
+            raise ValueError(f"--prompts {options.prompts} holds no prompt")
+    return (prompts, suffixes) if prompts else ([""], [options.suffix])
+
+
+def _json(line: str, number: int) -> dict[str, str]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"line {number + 1} of the prompts is not JSON: {error}") from None
+    if not isinstance(row, dict) or "prompt" not in row or not all(isinstance(value, str) for value in row.values()):
+        raise ValueError(
+            f"line {number + 1} of the prompts must be an object with 'prompt' and perhaps 'suffix', got {line[:80]}"
+        )
+    if unknown := sorted(row.keys() - {"prompt", "suffix"}):
+        raise ValueError(f"line {number + 1} of the prompts has unknown fields {', '.join(unknown)}")
+    return row
+
+
+def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
+    """The model's own options with those of the command line."""
+    chosen: dict[str, Any] = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
+    if options.sampler:
+        chosen["sampler"] = parse(options.sampler, Sampler)
+    if options.hyperschedule:
+        chosen["hyperschedule"] = parse(options.hyperschedule, Hyperschedule)
+    if options.stop_at_eos:
+        if model.tokenizer.eos_token_id is None:
+            raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
+        chosen["eos_token_id"] = model.tokenizer.eos_token_id
+    wants_page = any(path.suffix == ".html" for path in options.output or [])
+    return model.generation_config.but(**chosen, seed=options.seed, batch_size=options.batch_size, output_trajectory=wants_page)
+
+
+def _text(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
+    path.write_text("".join(f"--- sample {n}\n{text}\n" for n, text in enumerate(samples.texts)), encoding="utf-8")
+
+
+def _whole(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
+    write_json(path, {"samples": samples.texts, "nfe_of_samples": samples.nfe, **settings})
+
+
+def _lines(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
+    rows = zip(samples.texts, samples.ids, samples.nfe, strict=True)
+    lines = (json.dumps({"text": text, "ids": ids.tolist(), "nfe": nfe}, ensure_ascii=False) for text, ids, nfe in rows)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
+    from ..viewer import page
+
+    shown = {name: str(value) for name, value in settings["settings"].items()}
+    path.write_text(page(samples.trajectories or [], model.decode_token, settings["run"], shown), encoding="utf-8")
+
+
+WRITERS: dict[str, Callable[[Path, Samples, dict[str, Any], Model], None]] = {
+    ".txt": _text,
+    ".json": _whole,
+    ".jsonl": _lines,
+    ".html": _page,
+}
+
+
+def _check(options: argparse.Namespace) -> None:
+    for path in options.output or []:
+        if path.suffix not in WRITERS:
+            raise ValueError(f"--output {path}: the ending says what is written, one of {', '.join(WRITERS)}")
 
 
 def main(arguments: list[str]) -> None:
     """Draw texts from a model folder and print them."""
-    parser = parser_of("sample", "Draw texts. Laws and bounds of the samplers are in their documentation.")
-    parser.add_argument("--prompt", action="append", help="beginning of the text, or a text with [MASK] to fill; may be repeated")
-    parser.add_argument("--num-samples", type=int, default=1, help="samples per prompt")
-    parser.add_argument("--length", type=int, help="tokens with the prompt; default: the training length")
-    parser.add_argument("--sampler", default="Ancestral", help="such as 'Ancestral', 'ACS(eta=0.01)', 'PublishedACS(eta=0.01)'")
-    parser.add_argument("--temperature", type=float, default=1.0, help="1 is the model's own law")
-    parser.add_argument("--json", type=Path, help="write samples and settings to this file, too")
-    options = parser.parse_args(arguments)
-    if options.num_samples < 1:
-        raise ValueError(f"--num-samples must be >= 1, got {options.num_samples}")
-    sampler = parse(options.sampler, Sampler)
-    schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
+    options = _parser().parse_args(arguments)
+    _check(options)
+    prompts, suffixes = _prompts(options)
     model = open_run(options)
-    with progress_bar(desc="sampling", unit="call") as bar:
-        samples = model.generate(
-            options.prompt,
-            num_samples=options.num_samples,
-            length=options.length,
-            hyperschedule=schedule,
-            sampler=sampler,
-            temperature=options.temperature,
-            seed=options.seed,
-            batch_size=options.batch_size,
-            on_call=_advance(bar),
-        )
+    config = _config(model, options)
+    if options.watch:
+        from ..viewer import Watcher
+
+        with Watcher(model.decode) as watcher:
+            samples = model.generate(prompts, config, suffix=suffixes, on_call=watcher)
+    else:
+        samples = model.generate(prompts, config, suffix=suffixes, progress=True)
     for number, text in enumerate(samples.texts):
         print(f"--- sample {number}\n{text}")
-    print(_summary(samples, schedule or model.hyperschedule, sampler), file=sys.stderr)
-    if options.json:
-        settings = {"hyperschedule": str(schedule or model.hyperschedule), "sampler": str(sampler)}
-        settings |= {"temperature": options.temperature, "nfe": samples.nfe, "seconds": samples.seconds}
-        write_json(options.json, {"samples": samples.texts, "settings": settings, **provenance(model, options.run, options.seed)})
-
-
-def _advance(bar: Any) -> Callable[[int, int, Tensor], None]:
-    def on_call(call: int, calls: int, _: Tensor) -> None:
-        bar.total = calls
-        bar.update(call - bar.n)
-
-    return on_call
+    schedule = config.schedule(model.hyperschedule)
+    print(_summary(samples, schedule, config.sampler), file=sys.stderr)
+    settings = {"hyperschedule": str(schedule), "sampler": str(config.sampler), "temperature": config.temperature}
+    settings |= {"nfe": max(samples.nfe), "seconds": samples.seconds, "tokens_per_second": samples.tokens_per_second}
+    record = {"settings": settings, "generation_config": config.as_dict(), **provenance(model, options.run, options.seed)}
+    for path in options.output or []:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        WRITERS[path.suffix](path, samples, record, model)
+        print(f"written to {path}", file=sys.stderr)
 
 
 def _summary(samples: Samples, schedule: Hyperschedule, sampler: Sampler) -> str:
+    nfe = f"{min(samples.nfe)}" if min(samples.nfe) == max(samples.nfe) else f"{min(samples.nfe)} to {max(samples.nfe)}"
     return (
-        f"{len(samples.texts)} samples, {sampler}, {schedule}: {samples.nfe} network calls a batch, "
+        f"{len(samples.texts)} samples, {sampler}, {schedule}: {nfe} network calls each, "
         f"{samples.tokens} tokens in {samples.seconds:.2f} s ({samples.tokens_per_second:.0f} tokens/s)"
     )

@@ -15,7 +15,8 @@ from .base import Sampler, draw_visible, reverse_step, unmasks
 from .filters import Filter, identity
 
 
-def _refuse_absorbing(sampler: Sampler, process: Process) -> None:
+def refuse_absorbing(sampler: Sampler, process: Process) -> None:
+    """Raise a ValueError for noise under which a visible token is never wrong."""
     if not process.corrupts:
         raise ValueError(
             f"{sampler} redraws visible tokens, but under {process} a visible token is never wrong, so a network learns nothing "
@@ -51,7 +52,7 @@ class ACS(Ancestral):
             raise ValueError(f"eta and rate must be >= 0, got {value!r}")
 
     def check(self, process: Process) -> None:
-        _refuse_absorbing(self, process)
+        refuse_absorbing(self, process)
         if process.leaks:
             raise ValueError(f"{self} keeps the marginals of processes without leak, not of {process}: use Ancestral")
         if self.eta is not None and not process.masks:
@@ -73,11 +74,13 @@ class ACS(Ancestral):
             raise ValueError(f"eta m_s/m_t = {float(e.max()):g} exceeds 1 in a step: choose eta <= {self.eta / float(e.max()):g}")
         return e
 
-    def _redrawn(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
-        return (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
+    def redrawn(self, process: Process, logits: Tensor, rows: Tensor, z: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
+        """Which visible tokens are redrawn, [B, L] bool, all among `rows`."""
+        return (z < logits.shape[-1]) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
 
     def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
-        return super().rows(process, z, t, s, N, noise) | self._redrawn(process, z, t, s, N, noise)
+        redrawn = (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
+        return super().rows(process, z, t, s, N, noise) | redrawn
 
     def step(
         self,
@@ -90,14 +93,14 @@ class ACS(Ancestral):
         noise: Noise,
         warp: Filter = identity,
     ) -> tuple[Tensor, Tensor]:
-        N = logits.shape[-1]
-        redrawn = self._redrawn(process, z, t, s, N, noise)
-        y = reverse_step(process, warp(logits), rows, z, t, s, noise)
+        redrawn = self.redrawn(process, logits, rows, z, t, s, noise)
+        others = rows & ~redrawn
+        y = z.masked_scatter(others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise))
         if redrawn.any():
             clock = process.clock(t[redrawn])
             posterior = posterior_logits(logits[redrawn[rows]], z[redrawn], clock.log_keep, clock.log_corrupt)
-            y = y.masked_scatter(redrawn[rows], draw_visible(process, warp(posterior), s, noise, redrawn))
-        return z.masked_scatter(rows, y), s
+            y = y.masked_scatter(redrawn, draw_visible(process, warp(posterior), s, noise, redrawn))
+        return y, s
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ class PublishedACS(Sampler):
 
     Masked positions unmask with probability 1 - m_s/m_t; visible ones are redrawn with probability eta m_s/m_t from the posterior
     for self-noise 1/2, which is what the published loss trains (cavity + log(1 + N) at the own token). The last step corrects nothing.
+    (The MASK logit that the code leaves in does not exist here.)
 
     Law: none that is known in closed form. Redrawing without noise sharpens: at a fixed context the chain settles near p(p + 1/N),
     about temperature 1/2 (`maths.md` 5.4), so generative perplexity and entropy both fall. No bound describes its samples.
@@ -118,7 +122,7 @@ class PublishedACS(Sampler):
             raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}")
 
     def check(self, process: Process) -> None:
-        _refuse_absorbing(self, process)
+        refuse_absorbing(self, process)
         if not process.masks or process.leaks:
             raise ValueError(
                 f"the published ACS is defined for MASK-and-uniform noise without leak, not for {process}: use ACS(rate=...)"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..family import Process
-from ..noise import Noise, Stream, categorical, uniform_token
+from ..noise import Noise, Stream, categorical, probability, uniform_token
 from ..prediction import Prediction
 from .filters import Filter, identity
 
@@ -90,17 +90,27 @@ def reverse_step(process: Process, logits: Tensor, rows: Tensor, z: Tensor, t: T
     A visible token z keeps its value with probability (1-m_s) keep d_s(z)/q_t(z), turns to MASK (leak only) with
     m_s (1-stay)/(N q_t(z)), and is drawn from d_s(. | x̂) otherwise, all with x̂ in place of x.
     """
-    N = logits.shape[-1]
-    fresh = draw_visible(process, logits, s, noise, rows)
-    if not process.corrupts:
-        return fresh
-    z, t, s = z[rows], t[rows], s[rows]
-    before, after, bridge = process.clock(t), process.clock(s), process.bridge(s, t)
-    own = logits.double().log_softmax(-1).gather(-1, z.clamp(max=N - 1).unsqueeze(-1)).squeeze(-1).exp()
-    law_t = (1 - before.mask) * (before.keep * own + before.log_corrupt.exp() / N)
-    law_s = after.keep * own + after.log_corrupt.exp() / N
-    keeps = (1 - after.mask) * bridge.keep * law_s / law_t.clamp_min(1e-300)
-    masks = after.mask * (1 - bridge.stay) / N / law_t.clamp_min(1e-300)
+    N, own = logits.shape[-1], z[rows]
+    visible = own < N
+    if not process.corrupts or not visible.any():
+        return draw_visible(process, logits, s, noise, rows)
+    before, after, bridge = process.clock(t[rows]), process.clock(s[rows]), process.bridge(s[rows], t[rows])
+    believed = probability(logits[visible], own[visible])
+    xhat = torch.zeros_like(before.mask).masked_scatter(visible, believed)
+    law_t = ((1 - before.mask) * (before.keep * xhat + before.log_corrupt.exp() / N)).clamp_min(1e-300)
+    keeps = (1 - after.mask) * bridge.keep * (after.keep * xhat + after.log_corrupt.exp() / N) / law_t
+    masks = after.mask * (1 - bridge.stay) / N / law_t
     u = noise.positions(rows, Stream.ROUTE)[rows]
-    moved = torch.where(u < keeps, z, torch.where(u < keeps + masks, N, fresh))
-    return torch.where(z == N, fresh, moved)
+    drawn = ~visible | (u >= keeps + masks)
+    fresh = draw_visible(process, logits[drawn], s, noise, rows.masked_scatter(rows, drawn))
+    return torch.where(u < keeps, own, N).masked_scatter(drawn, fresh)
+
+
+def refuse_moving(sampler: Sampler, process: Process) -> None:
+    """Raise a ValueError unless visible tokens rest between their unmasking and the end (absorbing noise, ε-Hybrid)."""
+    t = torch.linspace(0.0, 1.0, 17, dtype=torch.float64)[1:-1]
+    if not process.masks or process.leaks or bool((process.rates(t).uniform > 0).any()):
+        raise ValueError(
+            f"{sampler} is defined where visible tokens rest until the end (Absorbing, EpsilonHybrid), but under {process} they "
+            "keep changing: use Ancestral"
+        )

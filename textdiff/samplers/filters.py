@@ -1,10 +1,17 @@
-"""Logit filters: pure functions on the logits of the distribution that is drawn."""
+"""Logit filters: pure functions on the logits of the distribution over clean tokens that a sampler draws from.
+
+A filter maps logits [..., N] to logits [..., N] and removes a token with -inf. What it does to a sampler's law is the sampler's
+affair: the ancestral step becomes that of a network with the filtered logits, a redraw has its posterior filtered. Tokens with equal
+logits are kept or removed together, so nothing depends on how a sort breaks ties.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
+import torch
 from torch import Tensor
 
 Filter = Callable[[Tensor], Tensor]
@@ -28,3 +35,104 @@ def temperature(value: float) -> Filter:
     if not value > 0:
         raise ValueError(f"temperature must be > 0, got {value!r}: for greedy choices use a small one, such as 1e-4")
     return identity if value == 1 else partial(_divide, by=value)
+
+
+def _keep(logits: Tensor, least: Tensor) -> Tensor:
+    """Remove what lies below `least` [..., 1]."""
+    return logits.masked_fill(logits < least, -math.inf)
+
+
+def _top_k(logits: Tensor, k: int) -> Tensor:
+    return _keep(logits, logits.topk(min(k, logits.shape[-1]), -1).values[..., -1:])
+
+
+def top_k(k: int) -> Filter:
+    """Keep the k largest logits, and what equals the smallest of them.
+
+    Raises:
+        ValueError: if k is not an integer >= 1.
+    """
+    if not (isinstance(k, int) and k >= 1):
+        raise ValueError(f"top_k must be an integer >= 1, got {k!r}: 1 keeps the likeliest token")
+    return partial(_top_k, k=k)
+
+
+def _top_p(logits: Tensor, p: float) -> Tensor:
+    N, total = logits.shape[-1], logits.double().logsumexp(-1, keepdim=True)
+    size = min(N, 512)
+    while True:  # the largest first: a few hundred mostly hold p, and sorting all is many times slower
+        largest = logits.topk(size, -1).values
+        mass = (largest.double() - total).exp().cumsum(-1)
+        if size == N or bool((mass[..., -1] >= p).all()):
+            break
+        size = min(N, 8 * size)
+    last = (mass < p).sum(-1, keepdim=True).clamp(max=size - 1)
+    return _keep(logits, largest.gather(-1, last))
+
+
+def top_p(p: float) -> Filter:
+    """Keep the smallest set of likeliest tokens that holds at least probability p (the nucleus), the token that reaches p included.
+
+    Raises:
+        ValueError: if p lies outside (0, 1].
+    """
+    if not 0 < p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], got {p!r}: 1 keeps every token")
+    return identity if p == 1 else partial(_top_p, p=p)
+
+
+def _min_p(logits: Tensor, p: float) -> Tensor:
+    logits = logits.double()
+    return _keep(logits, logits.amax(-1, keepdim=True) + math.log(p))
+
+
+def min_p(p: float) -> Filter:
+    """Keep the tokens with at least p times the probability of the likeliest (arXiv 2407.01082).
+
+    Raises:
+        ValueError: if p lies outside [0, 1].
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"min_p must lie in [0, 1], got {p!r}: 0 keeps every token, 1 the likeliest only")
+    return identity if p == 0 else partial(_min_p, p=p)
+
+
+def _ban(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:
+    N = logits.shape[-1]
+    if max(tokens) >= N:
+        raise ValueError(f"cannot ban token {max(tokens)}: the model has the ordinary tokens 0 to {N - 1}")
+    kept = logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -math.inf)
+    if bool((kept.amax(-1) == -math.inf).any()):
+        raise ValueError("every token that was left is banned: ban before other filters, and not every token")
+    return kept
+
+
+def banned(*tokens: int) -> Filter:
+    """Never draw these tokens.
+
+    Raises:
+        ValueError: if a token is not an integer >= 0; and when it is applied, if the model lacks one or nothing is left.
+    """
+    if bad := [token for token in tokens if not (isinstance(token, int) and token >= 0)]:
+        raise ValueError(f"banned tokens are ids of ordinary tokens, integers >= 0, got {bad[0]!r}")
+    return partial(_ban, tokens=tokens) if tokens else identity
+
+
+def _in_turn(logits: Tensor, filters: tuple[Filter, ...]) -> Tensor:
+    for each in filters:
+        logits = each(logits)
+    return logits
+
+
+def compose(*filters: Filter) -> Filter:
+    """The filters one after the other, each on what the one before it left; `identity` if none does anything."""
+    used = tuple(each for each in filters if each is not identity)
+    if len(used) <= 1:
+        return used[0] if used else identity
+    return partial(_in_turn, filters=used)
+
+
+def refuse_filters(sampler: object, warp: Filter) -> None:
+    """Raise a ValueError for a sampler that draws no distribution over clean tokens."""
+    if warp is not identity:
+        raise ValueError(f"{sampler} draws from ratios of noisy marginals: temperature and other filters have no meaning there")

@@ -1,0 +1,76 @@
+"""Samplers without the generation loop: a flat schedule on toy networks, and adapters for `toys.law_of`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from toys import SetNetwork
+
+from textdiff.noise import Noise
+from textdiff.process import Process
+from textdiff.samplers import Sampler
+from textdiff.samplers.filters import identity
+
+
+def allowed(sampler: Sampler, process: Process) -> bool:
+    """Whether `check` lets it pass."""
+    try:
+        sampler.check(process)
+    except ValueError:
+        return False
+    return True
+
+
+def logits_of(net: SetNetwork, z: Tensor, t: Tensor) -> Tensor:
+    """The logits [B, d, N] of a toy network that sees every position."""
+    seen = net.embed(z, torch.arange(z.shape[1]), t).sum(1, keepdim=True)
+    return torch.sin(seen @ net.mix + net.own[: z.shape[1]]) @ net.weight.T
+
+
+def flat_run(
+    sampler: Sampler,
+    process: Process,
+    net: SetNetwork,
+    B: int,
+    d: int,
+    T: int = 3,
+    warp: Callable[[Tensor], Tensor] = identity,
+    example: Tensor | None = None,
+) -> tuple[Tensor, list[Tensor]]:
+    """B sequences under Flat(T), or the sampler's own times; z, and which positions each network call was asked for."""
+    N, noise = net.num_tokens, Noise(0, torch.arange(B) if example is None else example)
+    z, t = process.prior(torch.Size([B, d]), N, noise.at(-1)), torch.ones(B, d, dtype=torch.float64)
+    asked: list[Tensor] = []
+    k = 0
+    while bool((t > 0).any()):
+        k += 1
+        s = torch.zeros_like(t) if sampler.own_times else torch.full_like(t, (T - k) / T)
+        for stage in sampler.stages:
+            draws = noise.at(len(asked))
+            rows = stage.rows(process, z, t, s, N, draws)
+            asked.append(rows)
+            z, t = stage.step(process, logits_of(net, z, t)[rows], rows, z, t, s, draws, warp)
+            assert z.min() >= 0 and z.max() <= N and t.isfinite().all()
+        assert k < 100, "it does not end"
+    return z, asked
+
+
+class Alone:
+    """A sampler whose step goes from t to wherever it likes, for `law_of`, which wants to see s: one position, all rows asked for."""
+
+    def __init__(self, sampler: Sampler, until_s: bool = True):
+        self.sampler, self.until_s = sampler, until_s
+
+    def rows(self, process, z, t, s, N, noise):
+        return torch.ones_like(z, dtype=torch.bool)
+
+    def step(self, process, logits, rows, z, t, s, noise, warp):
+        return self.sampler.step(process, logits, rows, z, t, torch.zeros_like(s) if self.until_s else s, noise, warp)[0], s
+
+
+def joint_states(p: Tensor, laws: Tensor) -> Tensor:
+    """One step of a law p [S] of states [S, d] whose positions move independently by laws [S, d, N+1]."""
+    total = laws[:, 0]
+    for i in range(1, laws.shape[1]):
+        total = (total.unsqueeze(-1) * laws[:, i].unsqueeze(-2)).flatten(-2)
+    return p @ total

@@ -1,0 +1,84 @@
+"""What can be said of one token after one call: the only place where the viewers' states are decided."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+from ..trajectory import Trajectory
+
+
+class State(IntEnum):
+    """The state of one position after one call."""
+
+    MASKED = 0
+    ACTIVE = 1
+    """Visible, and may still change."""
+    SETTLED = 2
+    """Clean for good; did not change in this call."""
+    GIVEN = 3
+    DRAWN = 4
+    """MASK before this call, visible after it."""
+    CORRECTED = 5
+    """Visible before this call, another token after it."""
+    REMASKED = 6
+    """Visible before this call, MASK after it."""
+
+    @property
+    def label(self) -> str:
+        """The words of the legends."""
+        return _LABELS[self]
+
+
+_LABELS = {
+    State.MASKED: "masked",
+    State.ACTIVE: "visible, still active",
+    State.SETTLED: "settled",
+    State.GIVEN: "given",
+    State.DRAWN: "drawn in this call",
+    State.CORRECTED: "corrected in this call",
+    State.REMASKED: "masked again in this call",
+}
+
+
+def state(before: Tensor, ids: Tensor, settled: Tensor, given: Tensor, num_tokens: int) -> Tensor:
+    """`State` of every token, of the common shape, uint8.
+
+    Args:
+        before: ids before the call, N = MASK.
+        ids: ids after it.
+        settled: bool, clean for good after it.
+        given: bool, prompt and kept positions: these are GIVEN whatever else holds.
+        num_tokens: N.
+    """
+    masked, changed = ids == num_tokens, ids != before
+    out = torch.where(settled, State.SETTLED, State.ACTIVE)
+    out = torch.where(changed, torch.where(before == num_tokens, State.DRAWN, State.CORRECTED), out)
+    out = torch.where(masked, torch.where(changed, State.REMASKED, State.MASKED), out)
+    return torch.where(given, State.GIVEN, out).to(torch.uint8)
+
+
+def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
+    """`State` of every cell of a trajectory, [frames, L] uint8; nothing has changed yet in frame 0.
+
+    Raises:
+        ValueError: if the parts of the trajectory do not have one shape, or an id lies outside 0..N.
+    """
+    ids = trajectory.ids
+    if ids.dim() != 2 or not len(ids):
+        raise ValueError(f"a trajectory has ids [frames, L] with at least one frame, got the shape {tuple(ids.shape)}")
+    parts = {"settled": trajectory.settled, "confidence": trajectory.confidence}
+    for name, part in parts.items():
+        if part.shape != ids.shape:
+            raise ValueError(
+                f"{name} has the shape {tuple(part.shape)}, but ids has {tuple(ids.shape)}: record both at every frame"
+            )
+    if trajectory.given.shape != ids.shape[1:]:
+        raise ValueError(f"given has the shape {tuple(trajectory.given.shape)}, but there are {ids.shape[1]} positions")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= num_tokens:
+        raise ValueError(
+            f"token ids lie in {int(ids.min())}..{int(ids.max())}, outside 0..{num_tokens}: give the model's num_tokens (MASK is that id)"
+        )
+    return state(torch.cat([ids[:1], ids[:-1]]), ids, trajectory.settled, trajectory.given, num_tokens)

@@ -1,0 +1,157 @@
+"""Watch generation in a terminal: the first sample, redrawn in place after every network call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from types import TracebackType
+from typing import TextIO
+
+import torch
+from torch import Tensor
+
+from .states import State, state
+
+MASKED = "░"
+STYLE = {
+    State.MASKED: "2",
+    State.ACTIVE: "33",
+    State.SETTLED: "",
+    State.DRAWN: "30;42",
+    State.CORRECTED: "1;37;45",
+    State.REMASKED: "30;43",
+}
+HIDE, SHOW, CLEAR = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
+_BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
+Piece = tuple[str, State]
+Cell = tuple[str, State]
+
+
+def visible(text: str) -> str:
+    """A text with marks for what a terminal would obey: control characters, line breaks (↵), changes of direction."""
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    if character == "\n":
+        return "↵"
+    if ord(character) < 0x20:
+        return chr(0x2400 + ord(character))
+    odd = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _BIDI
+    return "\ufffd" if odd else character
+
+
+def width(character: str) -> int:
+    """Columns of one visible character: 0 combining, 2 East Asian wide, else 1 (sequences of emoji are measured one by one)."""
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def wrap(pieces: list[Piece], columns: int) -> list[list[Cell]]:
+    """Lines of at most `columns` columns of (character, state); a line also ends after "↵"."""
+    lines: list[list[Cell]] = [[]]
+    used = 0
+    for piece, token_state in pieces:
+        for character in piece:
+            size = width(shown := _visible(character))
+            if used + size > columns:
+                lines.append([])
+                used = 0
+            lines[-1].append((shown, token_state))
+            used += size
+            if character == "\n":
+                lines.append([])
+                used = 0
+    return lines
+
+
+def paint(cells: list[Cell]) -> str:
+    """One line with its ANSI colours, which end with it."""
+    out, style = "", ""
+    for character, token_state in cells:
+        if STYLE[token_state] != style:
+            style = STYLE[token_state]
+            out += f"\x1b[0;{style}m" if style else "\x1b[0m"
+        out += character
+    return out + ("\x1b[0m" if style else "")
+
+
+class Watcher:
+    """Shows the first sample of every batch while it is generated; use it as a context manager, which gives the cursor back.
+
+    On a terminal each call redraws in place, with the tail of a text that is too long; elsewhere, and with NO_COLOR or TERM=dumb,
+    each call prints one plain line. What is given cannot be told from what has settled, nor what the first call of a batch drew.
+
+    Args:
+        decode: the text of one token id in 0..N-1.
+        num_tokens: N; id N is MASK.
+        stream: where to.
+    """
+
+    def __init__(self, decode: Callable[[int], str], num_tokens: int, stream: TextIO | None = None) -> None:
+        self.decode, self.num_tokens = cache(decode), num_tokens
+        self.stream = sys.stderr if stream is None else stream
+        self.plain = not self.stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        self._before: Tensor | None = None
+        self._call, self._height = 0, 0
+
+    def __enter__(self) -> Watcher:
+        if not self.plain:
+            self._write(HIDE)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not self.plain:
+            self._write("\x1b[0m" + SHOW)
+
+    def __call__(self, call: int, calls: int, ids: Tensor, settled: Tensor) -> None:
+        """Show the state after a call.
+
+        Args:
+            call: 1 for the first network call of a batch.
+            calls: how many there will be.
+            ids: [B, L] tokens so far, N = MASK.
+            settled: [B, L] bool, clean for good.
+        """
+        row, done = ids[0].cpu().clone(), settled[0].cpu()
+        if self._before is None or call < self._call or row.shape != self._before.shape:  # a batch begins
+            self._before, self._height = row, 0
+        cells = state(self._before, row, done, torch.zeros_like(done), self.num_tokens).tolist()
+        pieces = [
+            (MASKED if token == self.num_tokens else self.decode(token), State(cell))
+            for token, cell in zip(row.tolist(), cells, strict=True)
+        ]
+        self._before, self._call = row, call
+        if self.plain:
+            self._write(f"call {call}/{calls}: " + "".join(visible(piece) for piece, _ in pieces) + "\n")
+        else:
+            self._redraw(f"call {call}/{calls}", pieces)
+
+    def _redraw(self, heading: str, pieces: list[Piece]) -> None:
+        columns, rows = self._size()
+        shown = sorted({cell for _, cell in pieces})
+        legend = [piece for cell in shown for piece in (("  ", State.SETTLED), (cell.label, cell))]
+        head = wrap([(heading, State.SETTLED), *legend], columns)[0]
+        lines = [head, *wrap(pieces, columns)[-max(rows - 2, 1) :]]  # the cursor rests in a row of its own
+        up = f"\x1b[{self._height}A" if self._height else ""
+        self._write(up + "\r" + CLEAR + "".join(paint(line) + "\r\n" for line in lines))
+        self._height = len(lines)
+
+    def _size(self) -> tuple[int, int]:
+        try:
+            size = os.get_terminal_size(self.stream.fileno())
+        except (OSError, ValueError):  # a stream without a terminal of its own
+            size = os.terminal_size((0, 0))
+        if not size.columns or not size.lines:  # as some pseudo-terminals say
+            size = shutil.get_terminal_size()
+        return max(size.columns, 2), size.lines
+
+    def _write(self, text: str) -> None:
+        encoding = self.stream.encoding or "utf-8"
+        self.stream.write(text.encode(encoding, "replace").decode(encoding))
+        self.stream.flush()
