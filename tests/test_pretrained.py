@@ -12,7 +12,7 @@ import tiny
 import torch
 import yaml
 from torch.nn.functional import cross_entropy, pad
-from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoConfig, LlamaConfig, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForCausalLM, GPT2Config, GPTNeoConfig, LlamaConfig, PreTrainedTokenizerFast
 
 import textdiff
 from textdiff.call import training_call
@@ -331,8 +331,10 @@ def test_a_folder_keeps_every_kind_of_base(base, tmp_path):
     folder = textdiff.save(Model(net, GammaHybrid(0.3), Slide(4, 2), tokenizer, L), tmp_path / "run")
     again = textdiff.load(folder).network
     assert type(again) is type(net) and (again.bos, again.conditioned) == (BOS, True)
+    theirs = AutoModel.from_pretrained(folder).eval()  # made without memory first, and filled
     with torch.no_grad():
-        assert torch.equal(again(tokens()), net.eval()(tokens()))
+        expected = net.eval()(tokens())
+        assert torch.equal(again(tokens()), expected) and torch.equal(theirs(tokens()), expected)
     config = json.loads((folder / "config.json").read_text())
     assert str(tiny.folder()) not in json.dumps(config)
 
