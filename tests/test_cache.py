@@ -7,12 +7,26 @@ import torch
 from toys import name, random_transformer
 
 from textdiff.decoding import generation_call, settling
-from textdiff.generation import denoise
+from textdiff.generation import check_sampler, denoise
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide, StartSteps, TightBlock
 from textdiff.network.cache import Cache
 from textdiff.noise import Noise
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Process
-from textdiff.samplers import ACS, Ancestral, Sampler
+from textdiff.samplers import (
+    ACS,
+    Ancestral,
+    Confidence,
+    Count,
+    FirstHitting,
+    GibbsCorrector,
+    InformedACS,
+    PosteriorCorrector,
+    PredictorCorrector,
+    Probability,
+    ReMDM,
+    Rescaled,
+    Sampler,
+)
 
 N, L, B = 5, 11, 3
 CPU = torch.device("cpu")
@@ -99,6 +113,36 @@ def test_38_correcting_samplers_too(layout):
     assert largest_difference(expected, found) < 1e-10 and torch.equal(plain.ids, cached.ids)
 
 
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        FirstHitting(),
+        Confidence(score=Probability(), select=Count(2)),
+        ReMDM(Rescaled(0.5)),
+        InformedACS(eta=0.9),
+        PredictorCorrector(Ancestral(), PosteriorCorrector(), 2),
+        PredictorCorrector(FirstHitting(), GibbsCorrector(), 1),
+    ],
+    ids=name,
+)
+@each_case
+def test_38_every_sampler(layout, schedule, sampler):
+    process = EpsilonHybrid(0.3)
+    net = network(process, layout)
+    try:
+        check_sampler(sampler, process, schedule, L)
+    except ValueError as error:
+        assert "do not overlap" in str(error) and sampler.own_times
+        return
+    plain, cached = (
+        denoise(net, process, schedule, sampler, Noise(5, torch.arange(B)), given(), use_cache=use_cache)
+        for use_cache in (False, True)
+    )
+    assert torch.equal(plain.ids, cached.ids) and torch.equal(plain.nfe, cached.nfe) and int(plain.ids.max()) < N
+    alone = denoise(net, process, schedule, sampler, Noise(5, torch.tensor([1])), given()[1:2], use_cache=True)
+    assert torch.equal(alone.ids[0], plain.ids[1]) and alone.nfe[0] == plain.nfe[1]
+
+
 @each_case
 def test_rows_that_are_fed(layout, schedule):
     """Every settled position once, windows once a call; quenched AR in the shifted layout one row a call, as GPT."""
@@ -144,8 +188,8 @@ def keeping(also):
     """Spoil the cache: a call keeps `also(schedule, k, kept)` rows."""
     original = generation_call
 
-    def spoilt(network, schedule, k, z, t, cache=None, end=None):
-        call, active = original(network, schedule, k, z, t, cache, end)
+    def spoilt(network, schedule, k, z, t, cache, *others):
+        call, active = original(network, schedule, k, z, t, cache, *others)
         stored = 0 if cache is None else cache.length
         return replace(call, kept=also(settling(schedule, L, CPU), k, stored, call.kept)), active
 

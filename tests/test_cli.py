@@ -246,6 +246,11 @@ def test_usage_errors_of_fit(words, message, capsys, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_no_checkpoint_is_trusted(capsys, tmp_path):
+    words = ["--ckpt_path=https://127.0.0.1:9/x.ckpt", "--weights_only=false"]
+    assert "would run code from a checkpoint" in tiny.refused(capsys, lightning("fit", tmp_path / "run", *words))
+
+
 def test_a_failed_resume_keeps_the_run(capsys, tmp_path):
     """What is there already stays, also when a later training cannot begin."""
     run = tiny.fit(tmp_path / "run")

@@ -19,6 +19,7 @@ import pytest
 import torch
 
 import textdiff.viewer
+from textdiff import generation
 from textdiff.trajectory import Trajectory
 from textdiff.viewer import State, Watcher, page, states
 from textdiff.viewer.terminal import HIDE, SHOW, visible, width, wrap
@@ -295,9 +296,13 @@ def coloured(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
 
 
+def state(call: int, ids: torch.Tensor, settled: torch.Tensor) -> generation.State:
+    return generation.State(call, ids[None], (~settled[None]).double(), torch.full((1, len(ids)), torch.nan))
+
+
 def watch(watcher: Watcher, trajectory: Trajectory, after=lambda: None) -> None:
-    for call in range(1, len(trajectory.ids)):
-        watcher(call, len(trajectory.ids) - 1, trajectory.ids[call][None], trajectory.settled[call][None])
+    for call in range(len(trajectory.ids)):
+        watcher(state(call, trajectory.ids[call], trajectory.settled[call]))
         after()
 
 
@@ -308,7 +313,7 @@ def test_watcher_redraws_in_place(coloured):
         raise KeyboardInterrupt
     terminal.read()
     assert terminal.output.startswith(HIDE) and terminal.output.endswith(SHOW)
-    assert screen(terminal.output, 30, 6) == ["call 4/4  settled  drawn in th", "acbeg", "", "", "", ""]
+    assert screen(terminal.output, 30, 6) == ["call 4 (5/5)  settled  given", "acbeg", "", "", "", ""]
     assert "\x1b[0;1;37;45mc" in terminal.output and "\x1b[0;30;42mb" in terminal.output and "░" in terminal.output
 
 
@@ -316,11 +321,11 @@ def test_watcher_shows_the_tail_and_the_next_batch(coloured):
     terminal = Terminal(10, 6)
     ids = torch.arange(100) % 7
     with Watcher(decode, N, terminal.stream) as watcher:
-        for call in (1, 2, 1, 2):
-            watcher(call, 2, ids[None] if call == 1 else ids.flip(0)[None], torch.zeros(1, 100).bool())
+        for call in (0, 1, 0, 1):
+            watcher(state(call, ids.flip(0) if call else ids, torch.zeros(100).bool()))
             terminal.read()
-            last = "".join(decode(int(token)) for token in (ids if call == 1 else ids.flip(0))[-40:])
-            assert screen(terminal.output, 10, 6)[-6:-1] == [f"call {call}/2", *(last[k : k + 10] for k in range(0, 40, 10))]
+            last = "".join(decode(int(token)) for token in (ids.flip(0) if call else ids)[-40:])
+            assert screen(terminal.output, 10, 6)[-6:-1] == [f"call {call} (0/", *(last[k : k + 10] for k in range(0, 40, 10))]
     assert terminal.output.count("\x1b[5A") == 2
 
 
@@ -335,5 +340,5 @@ def test_watcher_prints_plain_lines(how, coloured, monkeypatch):
     with Watcher(lambda token: "a\ncdefg"[token], N, stream) as watcher:
         watch(watcher, small())
     text = stream.buffer.getvalue().decode() if how == "no terminal" else terminal.read()
-    expected = "call 1/4: a↵░df\ncall 2/4: ac░░f\ncall 3/4: ac░eg\ncall 4/4: ac↵eg\n"
+    expected = "call 0 (1/5): a░░░f\ncall 1 (1/5): a↵░df\ncall 2 (1/5): ac░░f\ncall 3 (2/5): ac░eg\ncall 4 (5/5): ac↵eg\n"
     assert text == (re.sub("[↵░]", "?", expected) if how == "no terminal" else expected)

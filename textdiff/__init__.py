@@ -10,14 +10,17 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .registration import register
+
 if TYPE_CHECKING:
     from .hub import load, save
     from .model import Model, Samples
+    from .share import export, push
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Samples", "load", "save"]
+__all__ = ["Model", "Samples", "export", "load", "push", "save"]
 
-_HOME = {"load": "hub", "save": "hub", "Model": "model", "Samples": "model"}
+_HOME = {"load": "hub", "save": "hub", "export": "share", "push": "share", "Model": "model", "Samples": "model"}
 
 
 def __getattr__(name: str) -> Any:
@@ -25,3 +28,6 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+register()

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from . import pictures
+from .checkpoint import network_state
 from .hub import save
 
 DRAWN = 256  # tokens of the hyperschedule picture at most
-
-
-def _network(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The network's part of a module's state dict."""
-    return {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
 
 
 class ModelFolder(Callback):
@@ -29,7 +23,7 @@ class ModelFolder(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Write the folder from the weights that the checkpoint holds."""
         if trainer.is_global_zero and trainer.state.fn == "fit":
-            save(pl_module.model(), trainer.default_root_dir, _network(checkpoint["state_dict"]))  # type: ignore[operator]
+            save(pl_module.model(), trainer.default_root_dir, network_state(checkpoint["state_dict"]))  # type: ignore[operator]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder from the final weights (the EMA callback has put its own in place) and draw the pictures."""
@@ -38,7 +32,7 @@ class ModelFolder(Callback):
             return
         run = Path(trainer.default_root_dir)
         model = pl_module.model()  # type: ignore[operator]
-        save(model, run, _network(whole))
+        save(model, run, network_state(whole))
         L = min(model.length, DRAWN)
         try:
             picture = pictures.matrix(model.hyperschedule, L)

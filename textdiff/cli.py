@@ -15,10 +15,14 @@ train and predict (Lightning):
   fit                   train; --config FILE ..., any option as --model.x, --data.x, --trainer.x
   validate, test        bounds of a checkpoint on the validation or test split
   predict               fill [MASK] in a file of texts
-work with a model folder RUN that `fit` wrote:
+work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name[@revision]):
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
   evaluate perplexity RUN
                         bounds with standard errors, as a table and a JSON
+  convert FAMILY SOURCE OUT
+                        a published HDLM, MDLM, SEDD or BD3-LM checkpoint as a model folder
+  export RUN OUT        a folder to share: model, reference bound, model card
+  push RUN user/name    upload that folder to the Hugging Face Hub; --dry-run, --private, --revision
 options:
   -h, --help            this page; after a command, that command's options
   --version             the version
@@ -26,7 +30,7 @@ options:
 Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity"}
+COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity", "convert": "convert", "export": "export", "push": "push"}
 """Words -> the module of `textdiff.commands` whose `main` takes the other words."""
 
 

@@ -110,6 +110,7 @@ def generation_call(
     t: Tensor,
     cache: Cache | None = None,
     end: Tensor | None = None,
+    once: bool = True,
 ) -> tuple[Call, Tensor]:
     """Call k of sequences z, t [B, L]: the settled rows that are not in the cache and the window; worthless rows are not fed.
 
@@ -121,6 +122,7 @@ def generation_call(
         t: times [B, L].
         cache: keys and values of rows settled earlier, or None to feed all.
         end: [B] lengths of the sequences where they differ: what lies behind is never seen.
+        once: whether this is the window's only call at k, so that a token drawn alone at T = 1 is at full noise.
 
     Returns:
         The call, and the positions [W] of the tokens that it predicts.
@@ -130,7 +132,7 @@ def generation_call(
     stored = cache.length if cache is not None else 0
     settled, reached = turn.settled(k), turn.reached(k)
     new, active = settled - stored, turn.position[settled:reached]
-    one = turn.T == 1 and len(active) == 1
+    one = once and turn.T == 1 and len(active) == 1
     ids, times, positions = _rows(network, z, t, turn.position[stored:reached], trailing=not one)
     among = window = None
     if not turn.causal or (stored and new > 1):

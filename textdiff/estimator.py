@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .call import training_call
 from .hyperschedule import Hyperschedule, Tiling
-from .network.head import row_values
+from .network.head import row_values, to_cavity
 from .network.protocol import Denoiser
 from .noise import RUN, Noise, Stream, stratified
 from .objective import Nelbo, Objective, Rows, ScoreEntropy, WeightedCrossEntropy
@@ -170,9 +170,11 @@ def row_sum(
     rows = Rows(batch.ids, draw.z, draw.t, draw.s)
     bears = objective.bears(rows, network.num_tokens, process) & (draw.t > 0)
     chosen = rows[bears]
-    total, values = row_values(
-        network, call.hidden(network)[bears], lambda logits, part: draw.factor * objective(logits, chosen[part], process)
-    )
+
+    def value(logits: Tensor, part: slice) -> Tensor:
+        return draw.factor * objective(to_cavity(network, logits, chosen[part].z), chosen[part], process)
+
+    total, values = row_values(network, call.hidden(network)[bears], value)
     table = torch.zeros(bears.shape, dtype=torch.float64, device=values.device)
     table[bears] = values
     return total, table

@@ -15,7 +15,7 @@ from torch import Tensor
 from .decoding import check_cache, generation_call, settling
 from .hyperschedule import Hyperschedule
 from .network.cache import Cache
-from .network.head import logits_of
+from .network.head import logits_of, to_cavity
 from .network.protocol import Denoiser
 from .noise import Noise
 from .process import Process
@@ -30,11 +30,13 @@ class State:
     """What a network call leaves behind.
 
     Args:
+        call: how many network calls the batch has had; 0 is the noise at the beginning.
         ids: [B, L] tokens, N = MASK.
         t: [B, L] times; 0 is settled.
         confidence: [B, L] float32, the probability that the network gave to the token that it just put there; nan elsewhere.
     """
 
+    call: int
     ids: Tensor
     t: Tensor
     confidence: Tensor
@@ -54,6 +56,8 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
     """Raise a ValueError unless the sampler is defined for this process and hyperschedule."""
     for stage in sampler.stages:
         stage.check(process)
+    if not sampler.stages[-1].predicts:
+        raise ValueError(f"{sampler} corrects tokens but draws none: use PredictorCorrector(corrector={sampler.stages[-1]})")
     if sampler.own_times and bool((schedule.start(L).unique().diff() < schedule.T).any()):
         raise ValueError(
             f"{sampler} chooses its own times and needs windows that do not overlap, not {schedule}: use a flat or block hyperschedule, "
@@ -73,6 +77,7 @@ class _Batch:
     cache: Cache | None
     nfe: Tensor
     which: Tensor | None = None
+    calls: int = 0
     body_rows: int = 0
     head_rows: int = 0
 
@@ -117,10 +122,13 @@ def _advance(
     step: int,
     place: Tensor,
     goal: Tensor | None,
+    once: bool,
     warp: Filter,
     confidence: bool,
 ) -> Tensor | None:
     """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own) with at most one network call.
+
+    `once`: the window gets no other call at k.
 
     Returns:
         None if there was no network call, else confidences [B, L] (nan where none is wanted).
@@ -133,8 +141,9 @@ def _advance(
     logits, called = torch.empty(0, N, device=now.device), bool(rows.any())
     if called:
         end = None if batch.end is None else batch.of(batch.end)
-        call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end)
-        logits = logits_of(network, call.hidden(network, batch.cache)[rows])
+        call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end, once)
+        logits = to_cavity(network, logits_of(network, call.hidden(network, batch.cache)[rows]), now[rows])
+        batch.calls += 1
         batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
         batch.body_rows, batch.head_rows = batch.body_rows + call.ids.numel(), batch.head_rows + len(logits)
     now, at = sampler.step(process, logits, rows, now, at, to, draws, warp)
@@ -194,9 +203,10 @@ def denoise(
     cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None
     batch = _Batch(z, free.double(), free, noise, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
     wanted = free.any(0)[turn.position].tolist()
+    once = len(sampler.stages) == 1 and not sampler.own_times
     k, visit, calls = turn.starts[0], 0, schedule.calls(L)
     if on_call is not None:
-        on_call(State(batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
+        on_call(State(0, batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
     while k < calls and len(batch.of(z)):
         settled, reached = turn.settled(k), turn.reached(k)
         place = turn.position[settled:reached]
@@ -204,9 +214,9 @@ def denoise(
             for number, stage in enumerate(sampler.stages):
                 step = (k * REPEATS + visit) * len(sampler.stages) + number
                 goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
-                change = _advance(network, process, schedule, stage, batch, k, step, place, goal, warp, confidence)
+                change = _advance(network, process, schedule, stage, batch, k, step, place, goal, once, warp, confidence)
                 if change is not None and on_call is not None:
-                    on_call(State(batch.z, batch.t, change))
+                    on_call(State(batch.calls, batch.z, batch.t, change))
             if sampler.own_times and bool((batch.of(batch.t)[:, place] > 0).any()):
                 visit += 1
                 continue

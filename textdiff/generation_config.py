@@ -80,7 +80,7 @@ class GenerationConfig:
         """The filters on the logits of the distribution that is drawn, in transformers' order."""
         chosen = [filters.temperature(self.temperature)]
         if self.suppress_tokens:
-            chosen.insert(0, filters.banned(self.suppress_tokens))
+            chosen.insert(0, filters.banned(*self.suppress_tokens))
         for make, value in ((filters.top_k, self.top_k), (filters.top_p, self.top_p), (filters.min_p, self.min_p)):
             if value is not None:
                 chosen.append(make(value))

@@ -1,4 +1,7 @@
-"""The model folder (RUN): model.safetensors, config.json, the tokenizer; written atomically, opened strictly."""
+"""The model folder (RUN): model.safetensors, config.json, the tokenizer; written atomically, opened strictly.
+
+`load` opens a checkpoint or a Hub id as well (`textdiff.source`). Nothing that is opened is ever run.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,23 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from . import __version__
+from . import __version__, checkpoint, reference
 from .generation_config import GenerationConfig
 from .hyperschedule import Hyperschedule
 from .model import Model
 from .prediction import Prediction
 from .process import Process
+from .source import Source, find
 from .spec import build, describe
 
-WEIGHTS, TOKENIZER, CONFIG, GENERATION = "model.safetensors", "tokenizer.json", "config.json", "generation_config.json"
+WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+GENERATION, REFERENCE = "generation_config.json", "reference.json"
+FORMAT = 1  # of the folder: raised when an older textdiff would misread it
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
 
 def sha256(path: Path) -> str:
@@ -44,6 +52,17 @@ def write_json(path: Path, content: Any) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def weights_sha256(model: Model, source: Source) -> str:
+    """SHA-256 of the model.safetensors of a source, for a checkpoint of the one that `save` would write."""
+    if source.checkpoint is None:
+        return sha256(source.folder / WEIGHTS)
+    return hashlib.sha256(to_bytes(_plain(model.network.state_dict()), {"format": "pt"})).hexdigest()  # type: ignore[attr-defined]
+
+
 def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> Path:
     """Write a model folder; files already there stay whole until the new ones are complete, config.json comes last.
 
@@ -54,14 +73,15 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = dict(weights if weights is not None else model.network.state_dict())  # type: ignore[attr-defined]
+    state = weights if weights is not None else model.network.state_dict()  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
         fresh = Path(temporary)
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, fresh / WEIGHTS, {"format": "pt"})
+        save_file(_plain(state), fresh / WEIGHTS, {"format": "pt"})
         model.tokenizer.save_pretrained(temporary)
         write_json(fresh / GENERATION, model.generation_config.as_dict())
         network = model.network.config.to_dict()  # type: ignore[attr-defined]
         network["textdiff"] = {
+            "format": FORMAT,
             "version": __version__,
             "process": describe(model.process),
             "hyperschedule": describe(model.hyperschedule),
@@ -76,77 +96,106 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     return folder
 
 
+def read_json(path: Path) -> Any:
+    """Read JSON; a ValueError if it is broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): the folder is corrupt, write it again") from None
+
+
 def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    if not folder.is_dir():
-        raise ValueError(f"there is no model folder {str(folder)!r}: give the folder that `textdiff fit` wrote")
+    """What config.json says of the network, and of all else; only networks of textdiff's own are known here."""
     if not (folder / CONFIG).is_file():
         raise ValueError(f"{str(folder)!r} holds no {CONFIG}: it is no model folder, or its training has not saved a model yet")
-    try:
-        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{folder / CONFIG} is not valid JSON ({error}): the folder is corrupt, write it again") from None
+    config = read_json(folder / CONFIG)
     kind = config.get("model_type") if isinstance(config, dict) else None
     known = isinstance(kind, str) and kind in CONFIG_MAPPING  # `textdiff.network` registers its own
     ours = config.pop("textdiff", None) if known and CONFIG_MAPPING[kind].__module__.startswith("textdiff.") else None
     if not isinstance(ours, dict):
         raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {kind!r})")
+    if ours.get("format", FORMAT) != FORMAT:
+        raise ValueError(
+            f"{folder / CONFIG} has format {ours['format']!r}, written by textdiff {ours.get('version')}; this is textdiff "
+            f"{__version__}, which reads format {FORMAT}: install that version"
+        )
     if missing := {"process", "hyperschedule", "prediction", "length", "sha256"} - ours.keys():
         raise ValueError(f"{folder / CONFIG} lacks {', '.join(sorted(missing))}: the folder is corrupt, write it again")
     return config, ours
 
 
-def _check_files(folder: Path, expected: dict[str, str]) -> None:
-    for name in (WEIGHTS, TOKENIZER):
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"{str(folder)!r} holds no {name}: the folder is half-written, copy or write it again")
-        if sha256(path) != expected.get(name):
-            raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write it again")
+def _check_file(folder: Path, name: str, expected: dict[str, str]) -> None:
+    path = folder / name
+    if not path.is_file():
+        pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES) if name == WEIGHTS else []
+        seen = f"; {', '.join(pickles)} may be pickles, which can run code and are not opened" if pickles else ""
+        raise ValueError(f"{str(folder)!r} holds no {name}: the folder is half-written, copy or write it again{seen}")
+    if sha256(path) != expected.get(name):
+        raise ValueError(f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write it again")
 
 
-def _read_weights(path: Path, network: PreTrainedModel) -> None:
+def _read_network(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
+    # The kernel is a choice of the machine, not of the model.
+    shape = AutoConfig.for_model(**{**config, "attention": "sdpa"})
+    network = AutoModel.from_config(shape, dtype=torch.float32, trust_remote_code=False)
+    path = folder / WEIGHTS
     try:
-        state = load_file(path)
-        network.load_state_dict(state, strict=True)
+        network.load_state_dict(load_file(path), strict=True)
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error}): copy or write it again") from None
     except RuntimeError as error:
         raise ValueError(f"{path} holds a network of another architecture than {CONFIG} says: {error}") from None
+    return network
+
+
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder again") from None
 
 
 def _read_generation_config(path: Path) -> GenerationConfig:
     if not path.is_file():
         return GenerationConfig()
     try:
-        return GenerationConfig.from_dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, TypeError, ValueError) as error:
+        return GenerationConfig.from_dict(read_json(path))
+    except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be used ({error}): correct it, or delete it for the defaults") from None
 
 
-def load(folder: str | Path) -> Model:
-    """Open a model folder strictly: every weight must be there, whole, and of the shape that the config says.
+def load(source: str | Path | Source, verify: bool = False) -> Model:
+    """Open a model strictly: every weight must be there, whole, and of the shape that the config says.
+
+    Args:
+        source: a model folder, a .ckpt in the checkpoints of its run, or a Hub id `user/name[@revision]`.
+        verify: compute the reference bounds that `textdiff export` stored with the model again.
 
     Raises:
-        ValueError: if the folder is missing, corrupt, half-written, or of another kind.
+        ValueError: if it is missing, corrupt, half-written, of another kind or version, or does not give its reference bounds.
     """
-    folder = Path(folder)
-    config, ours = _read_config(folder)
-    _check_files(folder, ours["sha256"])
-    # The kernel is a choice of the machine, not of the model.
-    shape = AutoConfig.for_model(**{**config, "attention": "sdpa"})
-    network = AutoModel.from_config(shape, dtype=torch.float32, trust_remote_code=False)
-    _read_weights(folder / WEIGHTS, network)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder again") from None
-    return Model(
-        network=network.eval(),
-        process=build(ours["process"], Process),
-        hyperschedule=build(ours["hyperschedule"], Hyperschedule),
-        tokenizer=tokenizer,
-        length=ours["length"],
-        prediction=Prediction(ours["prediction"]),
-        data=ours.get("data", {}),
-        generation_config=_read_generation_config(folder / GENERATION),
+    found = find(source)
+    config, ours = _read_config(found.folder)
+    _check_file(found.folder, TOKENIZER, ours["sha256"])
+    if found.checkpoint is None:
+        _check_file(found.folder, WEIGHTS, ours["sha256"])
+        process, schedule = build(ours["process"], Process), build(ours["hyperschedule"], Hyperschedule)
+        network, prediction = _read_network(found.folder, config), Prediction(ours["prediction"])
+    else:
+        network, process, schedule, prediction = checkpoint.parts(found.checkpoint)
+    model = Model(
+        network.eval(),
+        process,
+        schedule,
+        _read_tokenizer(found.folder),
+        ours["length"],
+        prediction,
+        ours.get("data", {}),
+        _read_generation_config(found.folder / GENERATION),
     )
+    if verify:
+        stored = found.folder / REFERENCE
+        if found.checkpoint is not None or not stored.is_file():
+            raise ValueError(f"{found} holds no {REFERENCE} to verify it by: `textdiff export` writes one")
+        reference.check(model, read_json(stored), str(stored))
+    return model

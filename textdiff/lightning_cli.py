@@ -9,13 +9,13 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import set_parsing_settings
+from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from . import checkpoint
 from .callbacks import ModelFolder
 from .data import Corpus, PretrainedTokenizer, TextData, TokenizerSpec
 from .estimator import Estimator
@@ -25,6 +25,7 @@ from .network import Architecture
 from .objective import Objective
 from .process import Process
 from .samplers import Remasking, Sampler, Score, Selection
+from .spec import describe
 from .training import TextDiffusion
 
 set_parsing_settings(
@@ -57,6 +58,11 @@ class SaveConfig(SaveConfigCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             config = self.config.clone()
             config.ckpt_path = None  # where this session began is no part of the training
+            if config.model.network is None:
+                described = describe(pl_module.architecture)
+                config.model.network = Namespace(
+                    class_path=described["class_path"], init_args=Namespace(**described["init_args"])
+                )
             self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
 
 
@@ -68,9 +74,9 @@ class TextDiffusionCLI(LightningCLI):
         parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        checkpoint = {"save_last": True, "filename": "step-{step}", "auto_insert_metric_name": False}
-        checkpoint["enable_version_counter"] = False  # else last.ckpt would stay that of the first training in this folder
-        parser.set_defaults({f"checkpoint.{name}": value for name, value in checkpoint.items()})
+        saving = {"save_last": True, "filename": "step-{step}", "auto_insert_metric_name": False}
+        saving["enable_version_counter"] = False  # else last.ckpt would stay that of the first training in this folder
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in saving.items()})
 
     def before_instantiate_classes(self) -> None:
         """Put the checkpoints into the run folder."""
@@ -79,8 +85,19 @@ class TextDiffusionCLI(LightningCLI):
             config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
 
     def instantiate_classes(self) -> None:
-        """A pretrained network brings its own tokenizer, unless the config names one."""
+        """A training that goes on has its weights from the checkpoint; the model it once began from may be gone.
+
+        A pretrained network brings its own tokenizer, unless the config names one.
+        """
+        config = self.config[self.subcommand]
+        if config.get("weights_only") is False:
+            raise ValueError("--weights_only false would run code from a checkpoint, which textdiff does not do: leave it out")
+        config.weights_only = True  # Lightning's own default would run code from a checkpoint at a URL
+        began = config.model.init_from
+        if config.get("ckpt_path"):
+            config.model.init_from = None
         super().instantiate_classes()
+        config.model.init_from = began
         name = self.model.architecture.tokenizer
         if name is not None and self.datamodule.spec is None:
             self.datamodule.spec = PretrainedTokenizer(name)
@@ -100,10 +117,7 @@ class TextDiffusionCLI(LightningCLI):
         """The config alone says what is built; Lightning would let the checkpoint overrule it, options of this command too."""
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path and Path(path).is_file():
-            try:
-                torch.load(path, weights_only=True, map_location="meta")
-            except Exception as error:  # torch raises whatever the broken bytes lead to
-                raise ValueError(f"{path} cannot be read as a checkpoint ({error}): corrupt or half-written?") from None
+            checkpoint.read(path, device="meta")
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; a new run folder is removed again if not even one step could be made."""
@@ -133,7 +147,8 @@ class TextDiffusionCLI(LightningCLI):
 
     def _need_checkpoint(self) -> None:
         """An untrained network measures and fills in nothing of use."""
-        if self.config[self.subcommand].ckpt_path is None:
+        config = self.config[self.subcommand]
+        if config.ckpt_path is None and config.model.init_from is None:
             raise ValueError(f"{self.subcommand} needs a trained network: give --ckpt_path RUN/checkpoints/last.ckpt")
 
     before_validate = before_test = before_predict = _need_checkpoint

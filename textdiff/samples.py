@@ -72,7 +72,7 @@ class Watch:
         self.bar.update(settled - self.settled)
         self.settled = settled
         if self.states is not None:
-            self.states.append(State(state.ids.cpu().clone(), state.t.cpu() == 0, state.confidence.cpu()))
+            self.states.append(State(state.call, state.ids.cpu().clone(), state.t.cpu() == 0, state.confidence.cpu()))
         if self.stream is not None:
             self.stream.take(state)
         if self.on_call is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from .estimator import Batch, Estimator, Stratified, bounds, estimate, least_variance, sequence_nats
+from .finetuning import Origin
 from .hyperschedule import Flat, Hyperschedule
 from .model import MASK_TEXT, Model, check_tokenizer
 from .network import Architecture, Transformer, TransformerModel
@@ -28,7 +29,8 @@ class TextDiffusion(LightningModule):
         process: what noise does to one token.
         hyperschedule: which position is at which noise level at which call.
         objective: what a row of logits is worth; it also decides what the network predicts.
-        network: the network's shape.
+        network: the network's shape; by default that of `init_from`, else `Transformer()`.
+        init_from: a model to begin from (folder, .ckpt or Hub id): its weights only, and only if network and tokenizer are the same.
         estimator: how noise levels are drawn in training.
         sampler: how `predict` fills `[MASK]`.
         lr: peak learning rate of AdamW.
@@ -47,7 +49,7 @@ class TextDiffusion(LightningModule):
         process: Process = EpsilonHybrid(),  # noqa: B008 - frozen
         hyperschedule: Hyperschedule = Flat(),  # noqa: B008
         objective: Objective = Nelbo(),  # noqa: B008
-        network: Architecture = Transformer(),  # noqa: B008
+        network: Architecture | None = None,
         estimator: Estimator = Stratified(),  # noqa: B008
         sampler: Sampler = Ancestral(),  # noqa: B008
         lr: float = 1e-3,
@@ -59,12 +61,14 @@ class TextDiffusion(LightningModule):
         seed: int = 0,
         num_tokens: int | None = None,
         bos: int | None = None,
+        init_from: str | None = None,
     ):
         super().__init__()
         # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as such.
         self.process: Process = build(process, Process)  # type: ignore[type-abstract]
         self.hyperschedule, self.objective = build(hyperschedule, Hyperschedule), build(objective, Objective)
-        self.architecture = build(network, Architecture)
+        self.origin = None if init_from is None else Origin(init_from)
+        self.architecture = build(network or (self.origin.architecture() if self.origin else Transformer()), Architecture)
         self.estimator = build(estimator, Estimator)
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
@@ -89,6 +93,8 @@ class TextDiffusion(LightningModule):
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 self._build_network()
+            if self.origin is not None:
+                self.origin.give(self.network, tokenizer, self.objective.prediction)
         elif self.network is not None and tokenizer is not None:
             check_tokenizer(tokenizer, self.network.num_tokens)
 

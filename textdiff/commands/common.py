@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +11,9 @@ from tqdm import tqdm
 
 from ..hub import load
 from ..model import Model
+from ..source import find
+
+RUN = "model folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id user/name[@revision]"
 
 
 def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
@@ -22,7 +24,8 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="model folder that `textdiff fit` wrote")
+    parser.add_argument("run", metavar="RUN", help=RUN)
+    parser.add_argument("--verify", action="store_true", help="compute the reference bounds of an exported model again, first")
     parser.add_argument("--seed", type=int, default=0, help="key of all draws")
     parser.add_argument("--batch-size", type=int, default=16, help="sequences per network call; changes no result")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
@@ -31,10 +34,11 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
 
 
 def open_run(options: argparse.Namespace) -> Model:
-    """The model of the folder RUN, on its device."""
+    """The model of RUN, on its device; `options.run` becomes the `Source` that was found."""
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be >= 1, got {options.batch_size}")
-    model = load(options.run)
+    options.run = find(options.run)
+    model = load(options.run, options.verify)
     try:
         model.network.to(options.device)  # type: ignore[attr-defined]
     except (RuntimeError, AssertionError) as error:

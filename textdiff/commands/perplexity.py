@@ -96,6 +96,6 @@ def main(arguments: list[str]) -> None:
         "data": {**data.provenance(options.split), "split": options.split, "rows": rows, "eos": model.tokenizer.eos_token},
         **provenance(model, options.run, options.seed),
     }
-    output = options.output or options.run / "results" / _result_name(options, data.corpus.name)
+    output = options.output or options.run.results / _result_name(options, data.corpus.name)
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

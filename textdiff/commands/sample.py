@@ -122,7 +122,7 @@ def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) 
     from ..viewer import page
 
     shown = {name: str(value) for name, value in settings["settings"].items()}
-    path.write_text(page(samples.trajectories or [], model.decode_token, settings["run"], shown), encoding="utf-8")
+    path.write_text(page(samples.trajectories or [], model.decode_token, model.mask_id, settings["run"], shown), encoding="utf-8")
 
 
 WRITERS: dict[str, Callable[[Path, Samples, dict[str, Any], Model], None]] = {
@@ -149,7 +149,7 @@ def main(arguments: list[str]) -> None:
     if options.watch:
         from ..viewer import Watcher
 
-        with Watcher(model.decode) as watcher:
+        with Watcher(model.decode_token, model.mask_id) as watcher:
             samples = model.generate(prompts, config, suffix=suffixes, on_call=watcher)
     else:
         samples = model.generate(prompts, config, suffix=suffixes, progress=True)

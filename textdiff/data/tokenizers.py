@@ -42,7 +42,7 @@ class PretrainedTokenizer(TokenizerSpec):
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.name_or_path)
+            tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"tokenizer {self.name_or_path!r} cannot be loaded ({error}): check the name and the network, set "

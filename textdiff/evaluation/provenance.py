@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..hub import CONFIG, WEIGHTS, sha256
+from ..hub import CONFIG, sha256, weights_sha256
 from ..model import Model
+from ..source import Source, find
 from ..spec import describe
 
 PACKAGES = ("torch", "transformers", "lightning", "datasets", "tokenizers", "numpy")
@@ -29,12 +30,13 @@ def _git_revision() -> str | None:
     return found.stdout.strip()
 
 
-def provenance(model: Model, run: Path, seed: int) -> dict[str, Any]:
+def provenance(model: Model, run: str | Path | Source, seed: int) -> dict[str, Any]:
     """Model, weights, code and versions as plain values."""
+    source = find(run)
     return {
-        "run": run.resolve().name,
-        "weights_sha256": sha256(run / WEIGHTS),
-        "config_sha256": sha256(run / CONFIG),
+        "run": str(source),
+        "weights_sha256": weights_sha256(model, source),
+        "config_sha256": sha256(source.folder / CONFIG),
         "process": describe(model.process),
         "hyperschedule": describe(model.hyperschedule),
         "prediction": str(model.prediction),

@@ -1,5 +1,6 @@
 """Networks: the denoiser protocol, our transformer and pretrained ones behind it, and the chunked head."""
 
+from .ddit import DDiT, DDiTConfig
 from .head import row_values
 from .pretrained import Pretrained, PretrainedDenoiser, PretrainedDenoiserConfig
 from .protocol import Architecture, Denoiser
@@ -7,6 +8,8 @@ from .transformer import Transformer, TransformerConfig, TransformerModel
 
 __all__ = [
     "Architecture",
+    "DDiT",
+    "DDiTConfig",
     "Denoiser",
     "Pretrained",
     "PretrainedDenoiser",

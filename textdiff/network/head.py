@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ..prediction import cavity_logits
 from .protocol import Denoiser
 
 CHUNK = defaultdict(lambda: 1 << 26, cpu=1 << 20)
@@ -79,3 +80,9 @@ def logits_of(network: Denoiser, hidden: Tensor) -> Tensor:
     """Logits [..., N] of hidden rows [..., D], for sampling."""
     weight, bias = network.head_parameters()
     return linear(hidden, weight, bias)
+
+
+def to_cavity(network: Denoiser, logits: Tensor, z: Tensor) -> Tensor:
+    """Logits [..., N] as every objective and sampler takes them: an imported posterior loses its shift at the own token z [...] (4.3)."""
+    noise = getattr(network, "self_noise", None)
+    return logits if noise is None else cavity_logits(logits, z, noise)

@@ -24,6 +24,7 @@ from .transformer import TimeEmbedding
 
 FAMILIES = ("gpt2", "llama")  # every layer attends to all that it may see: no sliding windows of a layer's own
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
+FORGOTTEN = ("_name_or_path", "transformers_version", "architectures", "dtype")  # of the base's config: where it came from
 ATTENTION = "textdiff"
 
 
@@ -104,7 +105,7 @@ class Pretrained(Architecture):
                 f"{self.source!r} has {base.config.vocab_size} tokens, the data's tokenizer {num_tokens}: use the base's own, "
                 f"--data.tokenizer textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path {self.source}"
             )
-        plain = {name: value for name, value in base.config.to_dict().items() if name != "_name_or_path"}
+        plain = {name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN}
         network = PretrainedDenoiser(PretrainedDenoiserConfig(plain, conditioned, bos, self.attention))
         network.base.load_state_dict(base.base_model.state_dict())
         if network.output is not None:

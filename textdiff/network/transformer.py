@@ -244,6 +244,12 @@ class TransformerModel(PreTrainedModel):
         """Whether the network looks at t."""
         return self.config.conditioned
 
+    @property
+    def architecture(self) -> Transformer:
+        """The shape that builds such a network."""
+        c = self.config
+        return Transformer(c.layers, c.width, c.heads, c.tie, c.dropout, "shifted" if c.shifted else "aligned")
+
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, for transformers' tools."""
         return self.embedding

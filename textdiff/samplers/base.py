@@ -28,6 +28,8 @@ class Sampler:
 
     prediction: ClassVar[Prediction] = Prediction.CAVITY
     own_times: ClassVar[bool] = False
+    predicts: ClassVar[bool] = True
+    """Whether it takes tokens from t to s; a corrector alone does not and finishes nothing."""
 
     @property
     def stages(self) -> tuple[Sampler, ...]:

@@ -57,7 +57,7 @@ class Confidence(Sampler):
         score = torch.full_like(t, -torch.inf).masked_scatter(masked, self.score(at_masked, drawn).to(t))
         chosen = self.select(score, masked, at_masked)
         left, moving = (masked & ~chosen).sum(-1, keepdim=True), t > s
-        share = left / moving.sum(-1, keepdim=True).clamp_min(1)
+        share = left.double() / moving.sum(-1, keepdim=True).clamp_min(1)
         waits = (left == 0) & masked.any(-1, keepdim=True) & process.corrupts  # for the atom
         times = torch.where(moving & ~waits, torch.minimum(t, share), t)
         y = torch.where(chosen, process.shuffle(z.masked_scatter(masked, drawn), times, N, noise), z)

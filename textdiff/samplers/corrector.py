@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,8 @@ class GibbsCorrector(Sampler):
     The site is drawn uniformly from the visible tokens that the call moves; times stay. Law: with the true cavity it leaves q_t
     exactly invariant and is reversible (Gibbs sampling); with a trained one, it heads for what the network holds to be consistent.
     """
+
+    predicts: ClassVar[bool] = False
 
     def check(self, process: Process) -> None:
         refuse_absorbing(self, process)

@@ -21,8 +21,12 @@ class Selection:
 
 
 def _rank(score: Tensor) -> Tensor:
-    """0 for the surest of each row, and so on; of equals the left one first."""
-    return score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    """0 for the surest of each row, and so on; of equals the left one first.
+
+    Equal is what agrees to four decimals: masked positions that see the same are equally sure, and rounding errors, which depend on
+    the batch, must not order them.
+    """
+    return score.mul(1e4).round().argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 @dataclass(frozen=True)

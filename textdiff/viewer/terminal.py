@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 from types import TracebackType
-from typing import TextIO
+from typing import Protocol, TextIO
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ STYLE = {
     State.MASKED: "2",
     State.ACTIVE: "33",
     State.SETTLED: "",
+    State.GIVEN: "34",
     State.DRAWN: "30;42",
     State.CORRECTED: "1;37;45",
     State.REMASKED: "30;43",
@@ -81,11 +82,19 @@ def paint(cells: list[Cell]) -> str:
     return out + ("\x1b[0m" if style else "")
 
 
+class Seen(Protocol):
+    """What `generation.State` holds: the number of the call, tokens and times [B, L]."""
+
+    call: int
+    ids: Tensor
+    t: Tensor
+
+
 class Watcher:
     """Shows the first sample of every batch while it is generated; use it as a context manager, which gives the cursor back.
 
     On a terminal each call redraws in place, with the tail of a text that is too long; elsewhere, and with NO_COLOR or TERM=dumb,
-    each call prints one plain line. What is given cannot be told from what has settled, nor what the first call of a batch drew.
+    each call prints one plain line. `generation.denoise` calls it with its states.
 
     Args:
         decode: the text of one token id in 0..N-1.
@@ -98,7 +107,7 @@ class Watcher:
         self.stream = sys.stderr if stream is None else stream
         self.plain = not self.stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
         self._before: Tensor | None = None
-        self._call, self._height = 0, 0
+        self._given, self._height = torch.zeros(0, dtype=torch.bool), 0
 
     def __enter__(self) -> Watcher:
         if not self.plain:
@@ -109,28 +118,22 @@ class Watcher:
         if not self.plain:
             self._write("\x1b[0m" + SHOW)
 
-    def __call__(self, call: int, calls: int, ids: Tensor, settled: Tensor) -> None:
-        """Show the state after a call.
-
-        Args:
-            call: 1 for the first network call of a batch.
-            calls: how many there will be.
-            ids: [B, L] tokens so far, N = MASK.
-            settled: [B, L] bool, clean for good.
-        """
-        row, done = ids[0].cpu().clone(), settled[0].cpu()
-        if self._before is None or call < self._call or row.shape != self._before.shape:  # a batch begins
-            self._before, self._height = row, 0
-        cells = state(self._before, row, done, torch.zeros_like(done), self.num_tokens).tolist()
+    def __call__(self, seen: Seen) -> None:
+        """Show what a call left behind; call 0 begins a batch."""
+        row, done = seen.ids[0].cpu().clone(), (seen.t[0] == 0).cpu()
+        if seen.call == 0 or self._before is None:
+            self._before, self._given, self._height = row, done, 0
+        cells = state(self._before, row, done, self._given, self.num_tokens).tolist()
         pieces = [
             (MASKED if token == self.num_tokens else self.decode(token), State(cell))
             for token, cell in zip(row.tolist(), cells, strict=True)
         ]
-        self._before, self._call = row, call
+        self._before = row
+        heading = f"call {seen.call} ({int(done.sum())}/{len(done)})"
         if self.plain:
-            self._write(f"call {call}/{calls}: " + "".join(visible(piece) for piece, _ in pieces) + "\n")
+            self._write(f"{heading}: " + "".join(visible(piece) for piece, _ in pieces) + "\n")
         else:
-            self._redraw(f"call {call}/{calls}", pieces)
+            self._redraw(heading, pieces)
 
     def _redraw(self, heading: str, pieces: list[Piece]) -> None:
         columns, rows = self._size()

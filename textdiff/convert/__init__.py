@@ -1,0 +1,57 @@
+"""The field's checkpoints as models of ours: one file for each family, and what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
+
+from ..data.tokenizers import PretrainedTokenizer
+from ..hub import TOKENIZER, sha256
+from ..model import Model
+from . import bd3lm, hdlm, mdlm, sedd
+from .checkpoint import Checkpoint, read
+
+FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerBase], Model]] = {
+    "hdlm": hdlm.convert,
+    "mdlm": mdlm.convert,
+    "sedd": sedd.convert,
+    "bd3lm": bd3lm.convert,
+}
+
+
+def _tokenizer(checkpoint: Checkpoint, given: str | None) -> PreTrainedTokenizerBase:
+    beside = checkpoint.path.parent
+    if given is None:
+        named = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
+        given = str(beside) if (beside / TOKENIZER).is_file() else named
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # transformers warns of the authors' config.json, which is none of its own
+    try:
+        return PretrainedTokenizer(given).build(None)  # type: ignore[arg-type]
+    finally:
+        logging.set_verbosity(before)
+
+
+def convert(family: str, source: str | Path, tokenizer: str | None = None, config: str | Path | None = None) -> Model:
+    """A published checkpoint as a `Model`; its `data` says where it comes from and, as `notes`, which bound applies.
+
+    Args:
+        family: one of `FAMILIES`.
+        source: weights file or folder, see `checkpoint.read`.
+        tokenizer: folder or id; default: the one in the source's folder, else the one that the configuration names, else gpt2.
+        config: the authors' configuration file; default: the one beside the weights.
+
+    Raises:
+        ValueError: if the family is unknown, or a file is missing, broken, unsafe, or of another kind.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}: choose one of {', '.join(FAMILIES)}")
+    checkpoint = read(Path(source), None if config is None else Path(config))
+    model = FAMILIES[family](checkpoint, _tokenizer(checkpoint, tokenizer))
+    origin = {"family": family, "file": checkpoint.path.name, "sha256": sha256(checkpoint.path)}
+    origin["weights"] = "moving average (EMA)" if checkpoint.averaged else "as published"
+    return replace(model, data={"converted": origin, **model.data})
