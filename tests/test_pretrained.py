@@ -317,6 +317,18 @@ def test_resuming_is_not_interrupting(tmp_path):
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_another_training_begins_from_an_adapted_model(tmp_path):
+    base = base_with_tokenizer(tmp_path / "base")
+    main(words(base, tmp_path / "block", "block", "--trainer.max_steps=2", "--model.lr=0.01"))
+    begin = (f"--model.init_from={tmp_path / 'block'}", "--trainer.max_steps=1", "--model.lr=1e-9", "--model.warmup=1")
+    main(words(base, tmp_path / "slide", "slide", *begin))
+    first, second = (textdiff.load(tmp_path / run) for run in ("block", "slide"))
+    assert isinstance(second.hyperschedule, Slide)
+    for name, tensor in first.network.state_dict().items():
+        torch.testing.assert_close(second.network.state_dict()[name], tensor, atol=1e-6, rtol=0)
+    assert not torch.equal(first.network.mask, Pretrained(str(base)).build(first.network.num_tokens, False, 0).mask)
+
+
 def test_another_tokenizer_is_refused_with_the_remedy(tmp_path, capsys):
     base = base_with_tokenizer(tmp_path / "base")
     line = tiny.refused(capsys, words(base, tmp_path / "run", "block", "--data.tokenizer=textdiff.data.Characters"))
@@ -336,6 +348,7 @@ def test_a_folder_keeps_every_kind_of_base(base, tmp_path):
         expected = net.eval()(tokens())
         assert torch.equal(again(tokens()), expected) and torch.equal(theirs(tokens()), expected)
     config = json.loads((folder / "config.json").read_text())
+    assert config["base"] == net.config.base  # plain values that JSON leaves as they are
     assert str(tiny.folder()) not in json.dumps(config)
 
 

@@ -24,7 +24,8 @@ from .transformer import TimeEmbedding
 
 FAMILIES = ("gpt2", "llama")  # every layer attends to all that it may see: no sliding windows of a layer's own
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
-FORGOTTEN = ("_name_or_path", "transformers_version", "architectures", "dtype")  # of the base's config: where it came from
+FORGOTTEN = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
+"""Entries of the base's config that say where it came from, or name classes."""
 ATTENTION = "textdiff"
 
 
