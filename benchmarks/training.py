@@ -5,13 +5,17 @@
 
 A step is draw, forward, backward, AdamW. Ratios to GPT-2's tokens/s carry over between machines, seconds do not; use one thread
 (OMP_NUM_THREADS=1) on a shared machine. "body" holds the whole backward pass; we make the head's gradient in the forward pass, so
-ours is in "head", GPT-2's in "body". Memory is the peak above weights, gradients and AdamW's moments, in a process of its own.
+ours is in "head", GPT-2's in "body".
+
+Memory is the peak above weights, gradients and AdamW's moments (4 x the weights), in a process of its own: of what is alive (on the CPU
+resident memory while glibc hands freed blocks of 1 MB and more back at once), and "resident" as glibc hoards by default.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -167,6 +171,12 @@ def memory(name: str, options: argparse.Namespace) -> float:
     return peak - before - 4 * sum(p.numel() * p.element_size() for p in runner.model.parameters())
 
 
+def measured(name: str, environment: dict[str, str]) -> float:
+    """`memory` in a process with these environment variables, GB."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]) / 1e9
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (
@@ -202,21 +212,19 @@ def main() -> None:
     runners.clear()
     for name in names:
         print(f"\rmemory: {name:<30}", end="", file=sys.stderr, flush=True)
-        child = subprocess.run(
-            [sys.executable, __file__, *sys.argv[1:], "--memory-of", name], capture_output=True, text=True, check=True
-        )
-        rows[name]["memory_gb"] = float(child.stdout.split()[-1]) / 1e9
+        rows[name]["memory_gb"] = measured(name, os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)})
+        rows[name]["resident_gb"] = measured(name, dict(os.environ))
     print(file=sys.stderr)
     base = rows["GPT-2"]["tokens_per_second"]
     print(
-        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'supervised/s':>13} {'memory GB':>10} {'body':>6} {'head':>6} {'optim.':>7}"
+        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'superv./s':>13} {'alive GB':>9} {'resident':>9} {'body':>5} {'head':>6} {'adamw':>5}"
     )
     for name, row in rows.items():
         row["ratio"] = row["tokens_per_second"] / base
         shares = " ".join(f"{100 * row[part]:5.0f}%" for part in ("body", "head", "optimizer"))
         print(
             f"{name:<24} {row['tokens_per_second']:9.0f} {row['ratio']:6.2f} {row['supervised_per_second']:13.0f} "
-            f"{row['memory_gb']:10.2f} {shares}"
+            f"{row['memory_gb']:9.2f} {row['resident_gb']:9.2f} {shares}"
         )
     settings = {key: str(value) for key, value in vars(options).items() if key not in ("memory_of", "output")}
     machine = {

@@ -160,7 +160,8 @@ def test_predict(capsys, tmp_path):
     for size in (1, 3):
         words = [*checkpoint(), f"--data.predict={tmp_path / 'in.txt'}", f"--data.eval_batch_size={size}"]
         main(lightning("predict", tmp_path / "run", *words))
-        texts.append((tmp_path / "run" / "predictions.txt").read_text())
+        lines = (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()
+        texts.append("".join(json.loads(line) + "\n" for line in lines))
         assert texts[-1] in capsys.readouterr().out
     assert texts[0] == texts[1]
     model = textdiff.load(tiny.run())

@@ -384,7 +384,7 @@ def test_an_epsilon_of_zero_is_mdlm(tmp_path):
     model = convert("hdlm", folder(tmp_path, epsilon_state(), config))
     assert model.process == Absorbing() and model.network.self_noise is None
     with pytest.raises(ValueError, match="never wrong"):
-        model.generate(num_samples=1, length=3, sampler=ACS(rate=1.0))
+        model.generate(max_length=3, sampler=ACS(rate=1.0))
 
 
 @pytest.mark.parametrize(
@@ -429,7 +429,7 @@ def test_a_folder_of_each_cavity_family_samples_and_is_measured(tmp_path, capsys
     samplers = [Ancestral()] if family != "hdlm" else [Ancestral(), ACS(rate=2.0), PublishedACS(eta=0.3)]
     for sampler in samplers:
         for schedule in (None, Flat(3), Block(2, 2), Slide(2, 1), QuenchedAR()):
-            drawn = model.generate("w1 w2", length=L, hyperschedule=schedule, sampler=sampler)
+            drawn = model.generate("w1 w2", max_length=L, hyperschedule=schedule, sampler=sampler)
             assert all(len(ids) == L and ids[:2].tolist() == [1, 2] and int(ids.max()) < N for ids in drawn.ids)
     found = measured(model)
     assert len(found) == (3 if family == "hdlm" else 1) and all(math.isfinite(nats) for nats in found.values())
@@ -440,7 +440,7 @@ def test_log_scores_are_measured_and_refuse_cavity_samplers(tmp_path, family, co
     model = opened(tmp_path, family, gamma_state() if family == "hdlm" else dit_state(), config)
     assert math.isfinite(measured(model)["NELBO"])
     with pytest.raises(ValueError, match="predicts 'log_score'"):
-        model.generate(num_samples=1)
+        model.generate()
 
 
 def test_the_bound_of_a_folder_is_that_of_the_reference(tmp_path):
@@ -562,8 +562,8 @@ def test_one_level_per_sequence(tmp_path):
     expected = reference.subs(reference.forward(state, IDS.tolist(), SIGMAS), mask=N)
     close(body_logits(model, IDS, t).log_softmax(-1)[MASKED], expected[MASKED][:, :N])
     with pytest.raises(ValueError, match="one noise level per sequence"), pytest.warns(UserWarning):
-        model.generate(num_samples=1, hyperschedule=Slide(4, 1))
-    assert len(model.generate("w1", num_samples=1, hyperschedule=Flat(2)).ids[0]) == L
+        model.generate(hyperschedule=Slide(4, 1))
+    assert len(model.generate("w1", hyperschedule=Flat(2)).ids[0]) == L
 
 
 # ----------------------------------------------------------------------------------------------------------------- files

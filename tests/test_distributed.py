@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 from safetensors.torch import load_file
 
@@ -36,6 +37,7 @@ def fit(run: Path, model: str, *options: str) -> None:
         "--trainer.val_check_interval=4",
         "--trainer.limit_val_batches=2",
         "--trainer.log_every_n_steps=1",
+        "--model.warmup=2",
     ]
     command += ["--trainer.enable_progress_bar=false", *options]
     environment = os.environ | {"MASTER_PORT": port, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
@@ -54,9 +56,28 @@ def assert_same(a: Path, b: Path) -> None:
         torch.testing.assert_close(torch.tensor([v for _, v in theirs[name]]), torch.tensor(values), atol=2e-4, rtol=1e-4)
 
 
+TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
+
+
+def test_two_ranks_train_two_streams_shifted_conditioned_on_packed_documents_as_one_does(tmp_path):
+    text = tmp_path / "lines.txt"
+    text.write_text("".join(tiny.LINE[: 20 + 11 * i % 60] + "\n" for i in range(60)))
+    options = (
+        *("--trainer.max_steps=4", "--model.network.layout=shifted", *tiny.text_files(text), "--data.documents=separate"),
+        *(
+            "--model.hyperschedule=textdiff.hyperschedule.Block",
+            "--model.hyperschedule.width=4",
+            "--model.hyperschedule.levels=4",
+        ),
+    )
+    fit(tmp_path / "one", "gamma", "--trainer.devices=1", *options)
+    fit(tmp_path / "two", "gamma", *TWO, *options)
+    assert_same(tmp_path / "one", tmp_path / "two")
+
+
 @pytest.mark.parametrize("model", ["epsilon"])
 def test_two_ranks_train_and_measure_what_one_does_and_checkpoints_move(model, tmp_path):
-    two = ("--trainer.devices=2", "--trainer.strategy=ddp")
+    two = TWO
     fit(tmp_path / "one", model, "--trainer.max_steps=8", "--trainer.devices=1")
     fit(tmp_path / "two", model, "--trainer.max_steps=8", *two)
     assert_same(tmp_path / "one", tmp_path / "two")

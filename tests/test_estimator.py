@@ -567,3 +567,12 @@ def test_the_loss_of_the_nelbo_is_the_whole_bound_of_a_process_with_an_atom():
     weight = net.head_parameters()[0]
     (whole,), (part,) = torch.autograd.grad(total, weight), torch.autograd.grad(rows, weight)
     assert (whole - part).norm() > 0.1 * part.norm()
+
+
+def test_mask_count_refuses_a_network_that_looks_at_t():
+    net = random_transformer(3, True)
+    batch = Batch(torch.zeros(1, 4, dtype=torch.int64), torch.arange(1), torch.arange(1))
+    with pytest.raises(ValueError, match="networks that do not look at t"):
+        estimate(net, batch, Absorbing(), Flat(), Nelbo(), MaskCount(), Noise(0, batch.example))
+    assert least_variance(Absorbing(), Flat(), 4, conditioned=True) == Stratified()
+    assert least_variance(Absorbing(), Flat(), 4) == MaskCount()

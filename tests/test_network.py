@@ -5,15 +5,18 @@ import math
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import name, random_transformer
 
 import textdiff.estimator
 import textdiff.network.head as head
+import textdiff.network.transformer as transformer
 from textdiff.attention import Visibility
 from textdiff.estimator import Batch, Draw, Stratified, least_variance, row_sum, sequence_nats
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.network import Transformer, TransformerModel
 from textdiff.network.head import chunks, logits_of, row_values
+from textdiff.network.transformer import Condition, lean, rotary
 from textdiff.noise import Noise
 from textdiff.objective import Nelbo, ScoreEntropy, WeightedCrossEntropy, nelbo_integrand
 from textdiff.process import (
@@ -70,6 +73,45 @@ def test_chunked_head_is_plain_autograd(tie, rows, least, monkeypatch):
     torch.testing.assert_close(total, plain.sum(), rtol=1e-12, atol=1e-12)
     for found, expected in zip(gradients(total, hidden), gradients(plain.sum(), hidden), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_the_heads_gradient_is_handed_out_once():
+    total, _ = row_values(
+        network(), torch.randn(5, 16, dtype=torch.float64, requires_grad=True), lambda logits, _: logits.sum(-1)
+    )
+    total.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="handed out already"):
+        total.backward()
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default, torch.ops.aten.bmm.default)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("context", [0, 3])
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(conditioned, context, monkeypatch):
+    net, draw = network(conditioned=conditioned, layers=1), torch.Generator().manual_seed(3)
+    D, found = net.config.width, []
+    window = torch.ones(1, 6 - context, 6, dtype=torch.bool).tril(context) if context else None
+    visibility, (cos, sin) = Visibility(context, None, window), rotary(torch.arange(6), D // net.config.heads, torch.float64)
+    rows, table = torch.randn(2, 6, D, generator=draw).double(), torch.randn(12, D, generator=draw).double()
+    c = Condition(table, torch.arange(12).view(2, 6)) if conditioned else None
+    for kept_by in (lean, lambda function, *inputs: function(*inputs)):
+        monkeypatch.setattr(transformer, "lean", kept_by)
+        x = rows.clone().requires_grad_()
+        with Products() as products:
+            y = net.blocks[0](x, c, cos, sin, visibility)
+            gradients = torch.autograd.grad(y.square().sum(), [x, *net.blocks[0].parameters()])
+        found.append((products.count, gradients))
+    assert found[0][0] == found[1][0] > 0
+    torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-12, atol=1e-12)
 
 
 def test_chunks_cover_the_rows_and_bound_the_logits(monkeypatch):
@@ -147,7 +189,7 @@ def test_an_untrained_networks_bound_is_near_log_n(process, schedule, tie, condi
     N, B, L = 50, 768, 16
     net = untrained(N, conditioned, width=64, heads=4, tie=tie).eval()
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
-    estimator = least_variance(process, schedule, L)
+    estimator = least_variance(process, schedule, L, conditioned=conditioned)
     with torch.no_grad():
         nats = sequence_nats(net, batch, process, schedule, Nelbo(), estimator, Noise(1, batch.example)).mean(-1)
     error = float(nats.view(-1, 64).mean(-1).std() / math.sqrt(B / 64))

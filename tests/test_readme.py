@@ -79,7 +79,7 @@ def test_every_command_runs(workplace):
         main([*words[1:], *toy])
         done += 1
     assert done >= 8
-    assert Path("runs/gamma/predictions.txt").read_text(encoding="utf-8").strip()
+    assert Path("runs/gamma/predictions.jsonl").read_text(encoding="utf-8").strip()
 
 
 def test_the_python_runs(workplace, capsys):

@@ -8,6 +8,7 @@ import pytest
 import tiny
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from textdiff.cli import main
 from textdiff.data import BPE, Characters, Files, HubDataset, TextData
@@ -232,10 +233,55 @@ def test_a_diverged_loss_is_an_error(tmp_path):
         train(tmp_path, module, map_style(), gradient_clip_val=None)
 
 
+def test_a_loss_that_diverged_on_another_rank_is_an_error_here(tmp_path, monkeypatch):
+    monkeypatch.setattr(SingleDeviceStrategy, "reduce_boolean_decision", lambda self, decision, all=True: False)
+    with pytest.raises(ValueError, match="the loss is"):
+        train(tmp_path, TextDiffusion(Absorbing(), network=SHAPE, warmup=1), map_style())
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"lr": 0.0},
+        {"lr": math.nan},
+        {"betas": (0.9, 1.0)},
+        {"betas": (0.9,)},
+        {"final_lr": 1.5},
+        {"warmup": -1},
+        {"weight_decay": -1.0},
+    ],
+)
+def test_what_the_optimiser_cannot_use_is_refused(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        TextDiffusion(**option)
+
+
+def test_a_warmup_without_end_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="warmup 8 leaves none of the 8 steps"):
+        train(tmp_path, TextDiffusion(Absorbing(), network=SHAPE, warmup=8), map_style())
+
+
+def test_another_tokenizer_of_the_same_size_is_refused(tmp_path):
+    module = TextDiffusion(Absorbing(), network=SHAPE, warmup=1)
+    train(tmp_path, module, map_style(), max_steps=3)
+    other = tmp_path / "other.txt"
+    letters = sorted(set(tiny.text().read_text()))
+    other.write_text(tiny.text().read_text().translate({ord(letters[-1]): "é"}))
+    data = TextData(Files(*[str(other)] * 2), Characters(), length=16, batch_size=8)
+    with pytest.raises(ValueError, match="another tokenizer"):
+        train(tmp_path / "on", TextDiffusion(Absorbing(), network=SHAPE, warmup=1), data, ckpt=str(tmp_path / "end.ckpt"))
+
+
+def test_a_stream_has_one_worker():
+    with pytest.raises(ValueError, match="num_workers to 0 or 1 instead of 2"):
+        TextData(HubDataset("x", streaming=True), BPE(270), num_workers=2)
+
+
 def test_training_leaves_the_global_generator_of_a_network_without_dropout_alone(tmp_path):
     torch.manual_seed(4)
     state = torch.get_rng_state()
-    train(tmp_path, TextDiffusion(Absorbing(), network=Transformer(1, 16, 2)), map_style(), max_steps=2)
+    train(tmp_path, TextDiffusion(Absorbing(), network=Transformer(1, 16, 2), warmup=1), map_style(), max_steps=2)
     assert torch.equal(state, torch.get_rng_state())
 
 

@@ -34,7 +34,13 @@ def toy(to: Path, **trainer: Any) -> list[str]:
     """Words that shrink any configuration to a toy, train it for two steps on the CPU and keep the screen quiet."""
     small = {"default_root_dir": to, "accelerator": "cpu", "max_steps": 2, "limit_val_batches": 2, "precision": "32-true"}
     small |= {"val_check_interval": 1, "log_every_n_steps": 1, "enable_progress_bar": "false", "enable_model_summary": "false"}
-    return [*words(SHAPE, "model.network."), "--data.length=16", "--data.batch_size=4", *words(small | trainer, "trainer.")]
+    return [
+        *words(SHAPE, "model.network."),
+        "--model.warmup=1",
+        "--data.length=16",
+        "--data.batch_size=4",
+        *words(small | trainer, "trainer."),
+    ]
 
 
 def text_files(path: Path) -> list[str]:

@@ -84,8 +84,8 @@ def window_sight(start: Tensor, T: int, window: Tensor, call: Tensor) -> Tensor:
     return torch.cat([settled, together], -1)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0, backend: str = "sdpa") -> Tensor:
-    """Attention of q [B, H, Q, D/H] to k, v [B, H, P + R, D/H] under `visibility` -> [B, H, Q, D/H].
+def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: float = 0.0, backend: str = "sdpa") -> list[Tensor]:
+    """Attention of q [B, H, Q, D/H] to k, v [B, H, P + R, D/H] under `visibility` -> [B, H, Q, D/H], in one or two parts of the rows.
 
     Q = R, or Q = R - C: then only the window rows ask.
     """
@@ -98,4 +98,4 @@ def attend(q: Tensor, k: Tensor, v: Tensor, visibility: Visibility, dropout: flo
         parts.append(kernel(q[:, :, :C], k[:, :, seen], v[:, :, seen], among, among is None and C > 1, dropout))
     if R > C:
         parts.append(kernel(q[:, :, Q - R + C :], k, v, visibility.window, False, dropout))
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
+    return parts

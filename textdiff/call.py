@@ -14,9 +14,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .attention import NOWHERE, Visibility, context_order, window_sight
+from .constants import constant, constants
 from .hyperschedule import Hyperschedule, Tiling
 from .network.cache import Cache
 from .network.protocol import Denoiser
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Call:
 
 def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
     """Raise a ValueError unless the network's layout can follow this hyperschedule."""
-    if network.shifted and bool((schedule.start(L).diff() < 0).any()):
+    if network.shifted and not constants(schedule, L, CPU).left_to_right:
         raise ValueError(
             f"the shifted layout needs a hyperschedule from left to right, not {schedule}: its rows predict the next token. "
             "Use layout: aligned"
@@ -53,7 +56,7 @@ def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
 
 def one_by_one(schedule: Hyperschedule, L: int) -> bool:
     """Whether every call draws the next token from the left (quenched AR): shifted, a causal language model."""
-    return schedule.T == 1 and torch.equal(schedule.start(L), torch.arange(L))
+    return constants(schedule, L, CPU).one_by_one
 
 
 @dataclass(frozen=True)
@@ -119,41 +122,55 @@ def training_call(
     if network.shifted and one_by_one(schedule, L):
         rows = clean.shift(network.bos)  # ignored padding stands at the end, where no row before it sees it
         return Call(rows.ids, positions, rows.t, Visibility(context=L).within(rows.document), L)
-    flat = schedule.flat(L)
-    if flat and not network.shifted:
+    fixed = constants(schedule, L, x.device)
+    if fixed.flat and not network.shifted:
         return Call(z, positions, t, Visibility().within(document, valid), L)
     window, call = tiling.window, tiling.call
     if network.shifted:
-        noisy, window, call, positions = _shifted_windows(network, clean, noisy, window, call, schedule.T == 1)
+        noisy, window, call, positions = _shifted_windows(network, clean, noisy, window, call, schedule.T, fixed.windows)
         clean = clean.shift(network.bos)
-    start = schedule.start(L).to(x.device)
-    if flat:
-        sight = window_sight(start[:0], schedule.T, window, call)
+    if fixed.flat:
+        sight = window_sight(fixed.start[:0], schedule.T, window, call)
         return Call(noisy.ids, positions, noisy.t, Visibility(0, None, sight).within(noisy.document, noisy.valid), L)
-    visibility = Visibility(L, context_order(schedule.order(L).to(x.device)), window_sight(start, schedule.T, window, call))
-    rows, places = (
-        clean.join(noisy),
-        torch.cat([torch.arange(L, device=x.device).expand(*positions.shape[:-1], L), positions], -1),
-    )
+    if window is fixed.tiling.window:
+        sight = _constant_sight(schedule, L, x.device)
+    else:
+        sight = window_sight(fixed.start, schedule.T, window, call)
+    rows, visibility = clean.join(noisy), Visibility(L, _among(schedule, L, x.device), sight)
+    places = torch.cat([torch.arange(L, device=x.device).expand(*positions.shape[:-1], L), positions], -1)
     return Call(rows.ids, places, rows.t, visibility.within(rows.document, rows.valid), L)
 
 
+@constant
+def _among(schedule: Hyperschedule, L: int, device: torch.device) -> Tensor | None:
+    """Which context row sees which in training."""
+    among = context_order(schedule.order(L))
+    return None if among is None else among.to(device)
+
+
+@constant
+def _constant_sight(schedule: Hyperschedule, L: int, device: torch.device) -> Tensor:
+    """What window rows see in the aligned layout where no offset changes the windows."""
+    fixed = constants(schedule, L, device)
+    return window_sight(fixed.start, schedule.T, fixed.tiling.window, fixed.tiling.call)
+
+
 def _shifted_windows(
-    network: Denoiser, clean: _Stream, noisy: _Stream, window: Tensor, call: Tensor, quenched: bool
+    network: Denoiser, clean: _Stream, noisy: _Stream, window: Tensor, call: Tensor, T: int, windows: int
 ) -> tuple[_Stream, Tensor, Tensor, Tensor]:
     """The noisy stream in the shifted layout: rows, their window numbers and calls, and their positions [B, L + windows].
 
-    If `quenched` (T = 1) all tokens are at full noise, and no window's last one is fed.
+    `windows` is the most that a row of the batch can have. If T = 1 all tokens are at full noise, and no window's last one is fed.
     """
     B, L = noisy.ids.shape
     window, call = window.expand(B, L), call.expand(B, L)
     last = pad(window.diff() != 0, (0, 1), value=True)  # the last token of each window
-    ends = last.long().argsort(dim=-1, descending=True, stable=True)[:, : int(last.sum(-1).max())]
+    ends = last.long().argsort(dim=-1, descending=True, stable=True)[:, :windows]
     boundary = pad(last[:, :-1], (1, 0), value=True)  # row r begins a window: its token r-1 is settled
     held, settled = noisy.shift(network.bos), clean.shift(network.bos)
     rows = _Stream(torch.where(boundary, settled.ids, held.ids), torch.where(boundary, 0.0, held.t), held.document, held.valid)
     places = torch.arange(L, device=ends.device).expand(B, L)
-    if quenched:
+    if T == 1:
         return rows, window, call, places
     more = noisy.take(ends)
     seen = last.gather(-1, ends) & (more.t < 1)

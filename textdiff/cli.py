@@ -19,6 +19,12 @@ work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
   evaluate perplexity RUN
                         bounds with standard errors, as a table and a JSON
+  evaluate samples FILE or RUN
+                        generative perplexity, entropy, distinct n-grams, MAUVE
+  evaluate harness RUN  tasks of lm-evaluation-harness
+  evaluate frontier FILE.yaml
+                        quality over runs, samplers and hyperschedules; resumes
+  report FOLDER         one Markdown and one HTML report of all its JSONs
   convert FAMILY SOURCE OUT
                         a published HDLM, MDLM, SEDD or BD3-LM checkpoint as a model folder
   export RUN OUT        a folder to share: model, reference bound, model card
@@ -30,7 +36,17 @@ options:
 Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."""
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-COMMANDS = {"sample": "sample", "evaluate perplexity": "perplexity", "convert": "convert", "export": "export", "push": "push"}
+COMMANDS = {
+    "sample": "sample",
+    "evaluate perplexity": "perplexity",
+    "evaluate samples": "quality",
+    "evaluate harness": "harness",
+    "evaluate frontier": "frontier",
+    "report": "report",
+    "export": "export",
+    "push": "push",
+    "convert": "convert",
+}
 """Words -> the module of `textdiff.commands` whose `main` takes the other words."""
 
 
@@ -65,7 +81,7 @@ def main(arguments: list[str] | None = None) -> None:
 
         print(f"textdiff {__version__}")
         return
-    warnings.showwarning = _show_warning
+    shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:
         _run(arguments)
     except KeyboardInterrupt:
@@ -75,6 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"textdiff: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+    finally:
+        warnings.showwarning = shown
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -42,7 +42,7 @@ class LogSoftmaxStatistics(torch.autograd.Function):
             grad = e * (-slopes / mass)
         else:
             ratio = (e * odds).scatter_(-1, x.unsqueeze(-1), 0.0)
-            grad = ratio.div_(1 + ratio).mul_(g_sum.unsqueeze(-1))
+            grad = ratio.reciprocal_().add_(1).reciprocal_().mul_(g_sum.unsqueeze(-1))  # ratio/(1 + ratio), in place
             slopes = slopes + grad.sum(-1, keepdim=True)
             grad.addcmul_(e, slopes / mass, value=-1)
         grad.scatter_add_(-1, x.unsqueeze(-1), g_x.unsqueeze(-1))

@@ -8,12 +8,14 @@ One path for every hyperschedule, the tiling: each position is in one window, al
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from .call import training_call
-from .hyperschedule import Hyperschedule, Tiling
+from .constants import Constants, constants
+from .hyperschedule import Hyperschedule, Tiling, tile
 from .network.head import row_values, to_cavity
 from .network.protocol import Denoiser
 from .noise import RUN, Noise, Stream, stratified
@@ -35,6 +37,7 @@ class Batch:
         valid: [B, L] False at ignored padding, or None.
         document: [B, L] attention stays inside a document, or None.
         key: times of different keys are independent.
+        given: [B, L] True at known tokens: seen at t = 0 and not scored, so that the bound is one of the others given them; or None.
     """
 
     ids: Tensor
@@ -43,11 +46,19 @@ class Batch:
     valid: Tensor | None = None
     document: Tensor | None = None
     key: int = 0
+    given: Tensor | None = None
+
+    @property
+    def counts(self) -> Tensor | None:
+        """[B, L] True at tokens that are noised and scored; None: all."""
+        if self.given is None:
+            return self.valid
+        return ~self.given if self.valid is None else self.valid & ~self.given
 
     @property
     def scored(self) -> Tensor:
         """[B] number of tokens that count."""
-        return torch.full_like(self.example, self.ids.shape[-1]) if self.valid is None else self.valid.sum(-1)
+        return torch.full_like(self.example, self.ids.shape[-1]) if self.counts is None else self.counts.sum(-1)
 
 
 @dataclass(frozen=True)
@@ -63,36 +74,30 @@ class Draw:
 
 def continuous(schedule: Hyperschedule, L: int) -> bool:
     """Whether the bound is reported in continuous time: for flat schedules; others have a T-step bound of their own."""
-    return schedule.flat(L)
+    return constants(schedule, L, torch.device("cpu")).flat
 
 
 @dataclass(frozen=True)
 class Estimator:
     """Base of the ways to draw noise levels."""
 
+    blind: ClassVar[bool] = False
+    """Whether it holds only for networks that do not look at t."""
+
     def __call__(self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise) -> Draw:
         """One noisy version of each sequence."""
         raise NotImplementedError
 
 
-def _per_group(batch: Batch, group: Tensor, noise: Noise) -> Tensor:
+def _per_group(batch: Batch, fixed: Constants, noise: Noise) -> Tensor:
     """One stratified uniform for each group of a hyperschedule, [B, L].
 
     A single group is stratified over neighbouring slots. Several are stratified over a sequence, in a run of their own: runs that
     sequences shared would give the same group of all of them the same half of [0, 1).
     """
-    count = int(group.max()) + 1
-    run = 1 if count == 1 else -(-count // RUN) * RUN
-    slot = batch.slot.unsqueeze(-1) * run + torch.arange(count, device=batch.slot.device)
-    return stratified(noise.seed, batch.key, slot)[:, group]
-
-
-def _tiling(schedule: Hyperschedule, offset: Tensor, L: int) -> tuple[Tiling, Tensor]:
-    """The tiling that attention needs, and the levels [B, L]; where groups never overlap the offset changes only the levels."""
-    tiling = schedule.tiling(offset, L)
-    apart = int(schedule.groups(L).max()) > 0 or continuous(schedule, L)
-    shown = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=offset.device), L) if apart else tiling
-    return shown, tiling.level
+    run = 1 if fixed.groups == 1 else -(-fixed.groups // RUN) * RUN
+    slot = batch.slot.unsqueeze(-1) * run + torch.arange(fixed.groups, device=batch.slot.device)
+    return stratified(noise.seed, batch.key, slot)[:, fixed.group]
 
 
 @dataclass(frozen=True)
@@ -108,13 +113,15 @@ class Stratified(Estimator):
         """Draw times from the schedule's tiling, and noise at them."""
         L = batch.ids.shape[-1]
         steps = self.discrete or not continuous(schedule, L)
-        offset = _per_group(batch, schedule.groups(L).to(batch.ids.device), noise) * schedule.T
-        tiling, level = _tiling(schedule, offset.floor() if steps else offset, L)
+        fixed = constants(schedule, L, batch.ids.device)
+        offset = _per_group(batch, fixed, noise) * schedule.T
+        tiling = tile(fixed.start, schedule.T, offset.floor() if steps else offset)
+        level, tiling = tiling.level, fixed.tiling if fixed.apart else tiling
         t = level / schedule.T
         s = (level - 1) / schedule.T if steps else None
-        if batch.valid is not None:
-            t = torch.where(batch.valid, t, 0.0)
-            s = None if s is None else torch.where(batch.valid, s, 0.0)
+        if batch.counts is not None:
+            t = torch.where(batch.counts, t, 0.0)
+            s = None if s is None else torch.where(batch.counts, s, 0.0)
         z = process.corrupt(batch.ids, t, N, noise)
         return Draw(z, t, s, tiling, float(schedule.T) if steps else 1.0)
 
@@ -128,6 +135,8 @@ class MaskCount(Estimator):
     part 1/d of them.
     """
 
+    blind: ClassVar[bool] = True
+
     def __call__(self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise) -> Draw:
         """Draw a mask count and a subset per block; t = l/d makes the weight m'/m = d/l.
 
@@ -137,18 +146,18 @@ class MaskCount(Estimator):
         L = batch.ids.shape[-1]
         if process.conditioned or not process.masks:
             raise ValueError(f"mask-count conditioning holds for absorbing and ε-Hybrid noise, not for {process}: use Stratified")
-        group = schedule.groups(L).to(batch.ids.device)
-        tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=batch.ids.device), L)
-        if len(schedule.start(L).unique()) != int(group.max()) + 1:
+        fixed = constants(schedule, L, batch.ids.device)
+        group = fixed.group
+        if not fixed.apart:
             raise ValueError(f"mask-count conditioning holds where windows never overlap, not for {schedule}: use Stratified")
-        valid = torch.ones_like(batch.ids, dtype=torch.bool) if batch.valid is None else batch.valid
-        members = torch.zeros(len(valid), int(group.max()) + 1, dtype=torch.int64, device=valid.device)
+        valid = torch.ones_like(batch.ids, dtype=torch.bool) if batch.counts is None else batch.counts
+        members = torch.zeros(len(valid), fixed.groups, dtype=torch.int64, device=valid.device)
         d = members.scatter_add(-1, group.expand_as(valid), valid.long())[:, group]
-        count = 1 + (_per_group(batch, group, noise) * d).long()
+        count = 1 + (_per_group(batch, fixed, noise) * d).long()
         t = torch.where(valid, count / d.clamp_min(1).double(), 0.0)
         rank = _rank(noise.positions(batch.ids, Stream.ORDER) + (~valid).double(), group)
         z = torch.where(valid & (rank < count), N, process.shuffle(batch.ids, t, N, noise))
-        return Draw(z, t, None, tiling, 1.0)
+        return Draw(z, t, None, fixed.tiling, 1.0)
 
 
 def _rank(u: Tensor, group: Tensor) -> Tensor:
@@ -169,14 +178,15 @@ def row_sum(
     call = training_call(network, schedule, batch.ids, draw.z, draw.t, draw.tiling, batch.document, batch.valid)
     rows = Rows(batch.ids, draw.z, draw.t, draw.s)
     bears = objective.bears(rows, network.num_tokens, process) & (draw.t > 0)
-    chosen = rows[bears]
+    places = bears.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
+    chosen = rows[places]
 
     def value(logits: Tensor, part: slice) -> Tensor:
         return draw.factor * objective(to_cavity(network, logits, chosen[part].z), chosen[part], process)
 
-    total, values = row_values(network, call.hidden(network)[bears], value)
+    total, values = row_values(network, call.hidden(network)[places], value)
     table = torch.zeros(bears.shape, dtype=torch.float64, device=values.device)
-    table[bears] = values
+    table[places] = values
     return total, table
 
 
@@ -185,11 +195,10 @@ def reconstruction(
 ) -> tuple[Tensor, Tensor]:
     """-log p(x | z_0) at t = 0+ for a process with an atom, a second network call (1.5), (4.5); as `row_sum`."""
     t = torch.full(batch.ids.shape, JUST_ABOVE_ZERO, dtype=torch.float64, device=batch.ids.device)
-    if batch.valid is not None:
-        t = torch.where(batch.valid, t, 0.0)
+    if batch.counts is not None:
+        t = torch.where(batch.counts, t, 0.0)
     z = process.shuffle(batch.ids, t, network.num_tokens, noise.at(-1 - noise.step))  # other draws than those at t
-    tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=t.device), t.shape[-1])
-    draw = Draw(z, t, torch.zeros_like(t), tiling, 1.0)
+    draw = Draw(z, t, torch.zeros_like(t), constants(schedule, t.shape[-1], t.device).tiling, 1.0)
     return row_sum(network, batch, draw, Nelbo(), process, schedule)
 
 
@@ -207,6 +216,8 @@ def estimate(
     Returns:
         The differentiable sum over the batch, and the values [B, L] float64 in nats (without gradient).
     """
+    if estimator.blind and network.conditioned:
+        raise ValueError(f"{estimator} holds for networks that do not look at t, this one does: use Stratified")
     draw = estimator(batch, process, schedule, network.num_tokens, noise)
     total, nats = row_sum(network, batch, draw, objective, process, schedule)
     if objective.full and process.atom and draw.s is None:
@@ -232,7 +243,7 @@ def sequence_nats(
     if not objective.full:
         return nats
     prior = process.prior_kl(network.num_tokens).to(nats.device)
-    return nats + (prior if batch.valid is None else prior * batch.valid)
+    return nats + (prior if batch.counts is None else prior * batch.counts)
 
 
 def bounds(process: Process, prediction: Prediction = Prediction.CAVITY) -> dict[str, tuple[Process, Objective]]:
@@ -249,8 +260,13 @@ def bounds(process: Process, prediction: Prediction = Prediction.CAVITY) -> dict
     return found
 
 
-def least_variance(process: Process, schedule: Hyperschedule, L: int, discrete: bool = False) -> Estimator:
-    """Mask-count conditioning where it holds, else stratified offsets; `discrete` asks for the T-step bound."""
-    if process.masks and not process.conditioned and continuous(schedule, L) and not discrete:
+def least_variance(
+    process: Process, schedule: Hyperschedule, L: int, discrete: bool = False, conditioned: bool = False
+) -> Estimator:
+    """Mask-count conditioning where it holds, else stratified offsets.
+
+    `discrete` asks for the T-step bound; `conditioned` says that the network looks at t.
+    """
+    if not conditioned and process.masks and not process.conditioned and continuous(schedule, L) and not discrete:
         return MaskCount()
     return Stratified(discrete)

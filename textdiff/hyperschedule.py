@@ -118,10 +118,15 @@ class Hyperschedule:
             first = torch.zeros(int(group.max()) + 1, dtype=torch.int64).scatter_(0, group.flip(0), torch.arange(L).flip(0))
             if not torch.equal(offset, offset[..., first[group]]):
                 raise ValueError(f"under {self} the positions of a group share one offset: give one value for each of groups(L)")
-        start, offset = self.start(L).to(offset.device), offset.double()
-        window = -torch.floor((offset - start) / self.T).long()
-        call = offset + window * self.T
-        return Tiling(window, self.T + start - call, call)
+        return tile(self.start(L).to(offset.device), self.T, offset)
+
+
+def tile(start: Tensor, T: int, offset: Tensor) -> Tiling:
+    """`Hyperschedule.tiling` from start steps [L], for offsets [..., 1] or [..., L] that are known to be right."""
+    offset = offset.double()
+    window = -torch.floor((offset - start) / T).long()
+    call = offset + window * T
+    return Tiling(window, T + start - call, call)
 
 
 def _positive(name: str, value: int) -> None:

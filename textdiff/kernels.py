@@ -18,9 +18,15 @@ from torch.nn.functional import scaled_dot_product_attention
 Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool, float], Tensor]
 
 
+@lru_cache(maxsize=2)  # all layers of a call share a mask; of a mask of bools each layer would keep a copy in floats
+@torch.inference_mode(False)  # a constant mask is met in training and in validation
+def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf).unsqueeze(1)
+
+
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float) -> Tensor:
     """PyTorch's own; everywhere, any mask."""
-    bias = None if mask is None else mask.unsqueeze(1)
+    bias = None if mask is None else _bias(mask, q.dtype)
     return scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, is_causal=causal)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import shutil
 import warnings
@@ -154,14 +155,14 @@ class TextDiffusionCLI(LightningCLI):
     before_validate = before_test = before_predict = _need_checkpoint
 
     def after_predict(self) -> None:
-        """Print the filled texts and keep them in the run folder."""
+        """Print the filled texts and keep them in the run folder, one JSON string a line: a drawn text may hold line breaks."""
         texts = [text for batch in self.trainer.predict_loop.predictions or [] for text in batch]
         if not self.trainer.is_global_zero:
             return
         print("\n".join(texts))
-        path = Path(self.trainer.default_root_dir) / "predictions.txt"
+        path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(text + "\n" for text in texts), encoding="utf-8")
+        path.write_text("".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> None:

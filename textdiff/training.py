@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from .data.tokenizers import tokenizer_hash
 from .estimator import Batch, Estimator, Stratified, bounds, estimate, least_variance, sequence_nats
 from .finetuning import Origin
 from .hyperschedule import Flat, Hyperschedule
@@ -20,6 +21,8 @@ from .objective import Nelbo, Objective
 from .process import EpsilonHybrid, Process
 from .samplers import Ancestral, Sampler
 from .spec import build, describe
+
+TOKENIZER = "tokenizer"  # a checkpoint's hash of the tokenizer
 
 
 class TextDiffusion(LightningModule):
@@ -72,6 +75,7 @@ class TextDiffusion(LightningModule):
         self.estimator = build(estimator, Estimator)
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
+        _check_optimiser(lr, betas, weight_decay, warmup, final_lr)
         self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
         self.warmup, self.final_lr, self.compiled, self.seed = warmup, final_lr, compile, seed
         self.num_tokens, self.bos = num_tokens, bos
@@ -110,6 +114,7 @@ class TextDiffusion(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep plain values only: `weights_only` loading works, and a fresh process can rebuild the module."""
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.hparams_plain
+        checkpoint[TOKENIZER] = tokenizer_hash(self.trainer.datamodule.tokenizer)  # type: ignore[attr-defined]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another network or tokenizer, and say what differs."""
@@ -117,7 +122,12 @@ class TextDiffusion(LightningModule):
         if "network" not in saved:
             raise ValueError("this checkpoint is not one that textdiff wrote")
         if self._trainer is not None:
-            check_tokenizer(self.trainer.datamodule.tokenizer, saved["num_tokens"])  # type: ignore[attr-defined]
+            tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+            check_tokenizer(tokenizer, saved["num_tokens"])
+            if checkpoint.get(TOKENIZER, "unknown") not in ("unknown", tokenizer_hash(tokenizer)):
+                raise ValueError(
+                    "the checkpoint was trained with another tokenizer: use its config.yaml and the same training text"
+                )
         theirs, ours = (
             _meaning(*parts)
             for parts in (
@@ -159,7 +169,9 @@ class TextDiffusion(LightningModule):
             self.network, sequences, self.process, self.hyperschedule, self.objective, self.estimator, noise
         )
         loss = total / sequences.ids.numel()
-        if not loss.detach().isfinite():
+        if not self.trainer.strategy.reduce_boolean_decision(
+            bool(loss.detach().isfinite())
+        ):  # all ranks stop, none waits for another
             raise ValueError(f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients")
         self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids), sync_dist=True)
         return loss
@@ -168,7 +180,7 @@ class TextDiffusion(LightningModule):
         sequences = Batch(**batch)
         L = sequences.ids.shape[-1]
         for name, (process, objective) in bounds(self.process, self.objective.prediction).items():
-            estimator = least_variance(process, self.hyperschedule, L)
+            estimator = least_variance(process, self.hyperschedule, L, conditioned=self.network.conditioned)
             noise = Noise(self.seed, sequences.example, step=1)
             nats = sequence_nats(self.network, sequences, process, self.hyperschedule, objective, estimator, noise)
             if f"{stage}/{name}" not in self.metrics:
@@ -226,7 +238,11 @@ class TextDiffusion(LightningModule):
         groups = [{"params": matrices, "weight_decay": self.weight_decay}, {"params": others, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
         optimizer._step_supports_amp_scaling = False  # else Lightning refuses to clip gradients under mixed precision
-        steps = max(self._steps(), self.warmup + 1)
+        steps = self._steps()
+        if self.warmup >= steps:
+            raise ValueError(
+                f"warmup {self.warmup} leaves none of the {steps} steps: lower model.warmup or raise trainer.max_steps"
+            )
 
         def share(step: int) -> float:
             if step < self.warmup:
@@ -236,6 +252,18 @@ class TextDiffusion(LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _check_optimiser(lr: float, betas: tuple[float, float], weight_decay: float, warmup: int, final_lr: float) -> None:
+    for name, value, right, rule in (
+        ("lr", lr, 0 < lr < math.inf, "> 0"),
+        ("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
+        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, ">= 0"),
+        ("warmup", warmup, warmup >= 0, ">= 0"),
+        ("final_lr", final_lr, 0 <= final_lr <= 1, "a share of lr in [0, 1]"),
+    ):
+        if not right:
+            raise ValueError(f"{name} must be {rule}, got {value!r}")
 
 
 def _meaning(network: Any, process: Any, objective: Any) -> dict[str, Any]:

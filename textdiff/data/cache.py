@@ -6,11 +6,11 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -32,15 +32,17 @@ def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed
 def _store(packed: Packed, text: str, place: Path) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     # Written aside and renamed, so that a process never sees half a split.
-    aside = Path(tempfile.mkdtemp(dir=place.parent))
-    for field in fields(Packed):
-        if (array := getattr(packed, field.name)) is not None:
-            np.save(aside / f"{field.name}.npy", array)
-    (aside / "key.json").write_text(text)
+    aside = place.with_name(f".writing-{uuid4().hex}")
+    aside.mkdir()  # not mkdtemp, which shuts out other users
     try:
+        for field in fields(Packed):
+            if (array := getattr(packed, field.name)) is not None:
+                np.save(aside / f"{field.name}.npy", array)
+        (aside / "key.json").write_text(text)
         os.rename(aside, place)
     except OSError:
         # Another process was first; its rows are the same. Anything else is an error.
-        shutil.rmtree(aside)
         if not place.exists():
             raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

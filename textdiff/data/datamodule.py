@@ -55,6 +55,8 @@ class TextData(lightning.LightningDataModule):
         for name, size in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
+        if corpus.streaming and num_workers > 1:
+            raise ValueError(f"one worker reads a stream: set num_workers to 0 or 1 instead of {num_workers}")
         self.corpus, self.spec = corpus, tokenizer
         self.length, self.documents, self.padding = length, documents, padding
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size

@@ -133,7 +133,7 @@ def measure(
         for batch in batches():
             L = batch.ids.shape[-1]
             exact = _is_chain_rule(model.network, process, schedule, L)
-            estimator = least_variance(process, schedule, L, discrete)
+            estimator = least_variance(process, schedule, L, discrete, model.network.conditioned)
             spent = 2 if exact else draws
             first, second = _sequence_draws(model.network, batch, process, schedule, objective, estimator, seed, spent)
             total += float(((first + second) / 2).sum())

@@ -30,6 +30,17 @@ def _git_revision() -> str | None:
     return found.stdout.strip()
 
 
+def software() -> dict[str, Any]:
+    """Code and versions as plain values."""
+    return {
+        "textdiff": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 def provenance(model: Model, run: str | Path | Source, seed: int) -> dict[str, Any]:
     """Model, weights, code and versions as plain values."""
     source = find(run)
@@ -43,9 +54,5 @@ def provenance(model: Model, run: str | Path | Source, seed: int) -> dict[str, A
         "dtype": str(model.network.head_parameters()[0].dtype).removeprefix("torch."),
         "device": str(model.device),
         "seed": seed,
-        "textdiff": __version__,
-        "git": _git_revision(),
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
-        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        **software(),
     }

@@ -28,42 +28,66 @@ def chunks(rows: int, N: int, device: str) -> Iterator[slice]:
 
 
 class _RowValues(torch.autograd.Function):
+    """The sum of all values and the values; backward works once, for it hands out the gradients made in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
         bias: Tensor | None,
+        N: int,
         value: Callable[[Tensor, slice], Tensor],
         training: bool,
     ) -> tuple[Tensor, Tensor]:
-        wanted = [training and needed for needed in ctx.needs_input_grad]
+        wanted = [training and needed for needed in ctx.needs_input_grad[:3]]
         values = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden) if wanted[0] else None
-        grad_weight = torch.zeros_like(weight) if wanted[1] else None
-        grad_bias = torch.zeros_like(bias) if bias is not None and wanted[2] else None
-        for rows in chunks(len(hidden), len(weight), hidden.device.type):
-            logits = linear(hidden[rows], weight, bias).detach()
-            with torch.enable_grad():
-                row_value = value(logits.requires_grad_(any(wanted)), rows)
-            values[rows] = row_value.detach()
-            if not any(wanted):
-                continue
-            (slope,) = torch.autograd.grad(row_value, logits, torch.ones_like(row_value))
-            if grad_hidden is not None:
-                grad_hidden[rows] = slope.to(weight.dtype) @ weight
-            if grad_weight is not None:
-                grad_weight.addmm_(slope.to(grad_weight.dtype).T, hidden[rows].to(grad_weight.dtype))
-            if grad_bias is not None:
-                grad_bias += slope.sum(0)
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        grads = [make(x) if want else None for make, x, want in zip(_EMPTY, (hidden, weight, bias), wanted, strict=True)]
+        for rows in chunks(len(hidden), N, hidden.device.type):
+            _chunk(rows, hidden, weight[:N], bias, value, values, *grads)
+        ctx.grads = grads
         ctx.mark_non_differentiable(values)
         return values.sum(), values
 
     @staticmethod
     def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        scaled = (None if grad is None else grad * grad_total.to(grad.dtype) for grad in ctx.saved_tensors)
-        return (*scaled, None, None)
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
+            raise RuntimeError("the head's gradient was handed out already: call row_values again")
+        scaled = (None if grad is None else grad.mul_(grad_total.to(grad.dtype)) for grad in grads)
+        return (*scaled, None, None, None)
+
+
+_EMPTY = (torch.empty_like, torch.zeros_like, torch.zeros_like)
+
+
+def _chunk(
+    rows: slice,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    value: Callable[[Tensor, slice], Tensor],
+    values: Tensor,
+    grad_hidden: Tensor | None,
+    grad_weight: Tensor | None,
+    grad_bias: Tensor | None,
+) -> None:
+    """Fill in values and gradients of some rows; all that is as large as their logits is free again when it returns."""
+    training = not (grad_hidden is None and grad_weight is None and grad_bias is None)
+    logits = linear(hidden[rows], weight, bias).detach()
+    with torch.enable_grad():
+        row_value = value(logits.requires_grad_(training), rows)
+    values[rows] = row_value.detach()
+    if not training:
+        return
+    (slope,) = torch.autograd.grad(row_value, logits, torch.ones_like(row_value))
+    del logits
+    if grad_hidden is not None:
+        grad_hidden[rows] = slope.to(weight.dtype) @ weight
+    if grad_weight is not None:
+        grad_weight[: len(weight)].addmm_(slope.to(grad_weight.dtype).T, hidden[rows].to(grad_weight.dtype))
+    if grad_bias is not None:
+        grad_bias += slope.sum(0)
 
 
 def row_values(network: Denoiser, hidden: Tensor, value: Callable[[Tensor, slice], Tensor]) -> tuple[Tensor, Tensor]:
@@ -73,7 +97,14 @@ def row_values(network: Denoiser, hidden: Tensor, value: Callable[[Tensor, slice
         The differentiable sum of all values, and the values [R] float64 (without gradient).
     """
     weight, bias = network.head_parameters()
-    return _RowValues.apply(hidden, weight, bias, value, torch.is_grad_enabled())
+    return _RowValues.apply(hidden, _whole(weight), bias, len(weight), value, torch.is_grad_enabled())
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """A tied head's weight [N, D] is the front of the embedding: that itself, else autograd pads a second gradient of its size."""
+    base = weight._base
+    front = base is not None and base.is_leaf and base.shape[1:] == weight.shape[1:] and base.data_ptr() == weight.data_ptr()
+    return base if front else weight
 
 
 def logits_of(network: Denoiser, hidden: Tensor) -> Tensor:

@@ -1,0 +1,44 @@
+"""A table of strings, as text that lines up, as Markdown and as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+
+def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
+    """`value ± error`."""
+    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A header and rows of the same length; the first column is a name, the others stand at the right."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def text(self) -> str:
+        """For a terminal."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
+        found = [
+            "  ".join(
+                cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        return "\n".join([found[0], "-" * max(map(len, found)), *found[1:]])
+
+    def markdown(self) -> str:
+        """A GitHub table."""
+        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (self.header, *self.rows)]
+        marks = ["---", *["---:"] * (len(self.header) - 1)]
+        return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], marks, *cells[1:]))
+
+    def html(self) -> str:
+        """A <table>."""
+        head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
+        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

@@ -1,0 +1,88 @@
+"""Sets of texts: samples in files, samples drawn from a model, and human texts of a given length."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..data.corpora import Corpus
+from ..hyperschedule import Hyperschedule
+from ..model import Model
+from ..samplers import Sampler
+from .judge import Judge
+from .provenance import provenance
+
+
+def read(path: Path) -> list[str]:
+    """The texts of a file: .jsonl (an object with "text", or a string, a line), or .json (a list of these, or under "samples").
+
+    Raises:
+        ValueError: if it cannot be read as such.
+    """
+    try:
+        content = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            found = [json.loads(line) for line in content.split("\n") if line.strip()]
+        else:
+            found = json.loads(content)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as JSON ({error}): give a .json or .jsonl file, or a model folder") from None
+    if isinstance(found, dict):
+        found = found.get("samples")
+    texts = [item.get("text") if isinstance(item, dict) else item for item in found] if isinstance(found, list) else []
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(
+            f'{path} holds no list of texts: lines or items are strings or {{"text": ...}}, or a list under "samples"'
+        )
+    return texts
+
+
+def draw(
+    model: Model,
+    run: Path,
+    num_samples: int,
+    length: int | None,
+    hyperschedule: Hyperschedule | None,
+    sampler: Sampler | None,
+    seed: int = 0,
+    batch_size: int = 16,
+    temperature: float = 1.0,
+) -> dict[str, Any]:
+    """Samples of a model with their settings, in the form that `textdiff sample --json` writes."""
+    samples = model.generate(
+        num_samples=num_samples,
+        length=length,
+        hyperschedule=hyperschedule,
+        sampler=sampler,
+        temperature=temperature,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    settings = {"hyperschedule": str(hyperschedule or model.hyperschedule), "sampler": str(sampler or "Ancestral()")}
+    settings |= {"num_samples": num_samples, "length": length or model.length, "temperature": temperature}
+    settings |= {"batch_size": batch_size, "nfe": samples.nfe, "seconds": samples.seconds, "tokens": samples.tokens}
+    return {"samples": samples.texts, "settings": settings, **provenance(model, run, seed)}
+
+
+def human(judge: Judge, corpus: Corpus, split: str, count: int, tokens: int, seed: int = 0) -> list[str]:
+    """`count` pieces of a corpus split, each of `tokens` tokens of the judge and verbatim, drawn in random order from all pieces.
+
+    Raises:
+        ValueError: if the split has fewer pieces.
+    """
+    pieces: list[str] = []
+    for document in corpus.documents(split):
+        encoded = judge.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        places = encoded["offset_mapping"]
+        pieces += [document[places[i][0] : places[i + tokens - 1][1]] for i in range(0, len(places) - tokens + 1, tokens)]
+    if len(pieces) < count:
+        raise ValueError(
+            f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but {count} are needed (as many for the "
+            "reference as for the ceiling): take fewer samples, shorter texts or another split"
+        )
+    order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [pieces[number] for number in islice(order, count)]
