@@ -46,8 +46,8 @@ def _attention(
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
     scale = scaling * q.shape[-1] ** 0.5  # 1, but for GPT-2 variants that scale otherwise
     q = q if abs(scale - 1) < 1e-9 else q * scale
-    mixed = attend(q.to(v.dtype), k.to(v.dtype), v, sight.visibility, 0.0, sight.backend)
-    return mixed.transpose(1, 2), None
+    parts = attend(q.to(v.dtype), k.to(v.dtype), v, sight.visibility, 0.0, sight.backend)
+    return torch.cat(parts, 2).transpose(1, 2), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
