@@ -115,6 +115,29 @@ def estimators(result: dict) -> str:
                 f"- {SIX[name]}, {bound.split(':')[0]}: spread over {n['seeds']} seeds {n['deviation']:.4f}, stated {n['stated']:.4f}; "
                 f"{100 * n['within_1.96']:.0f} ± {100 * n['within_error']:.0f} % within 1.96 of it."
             )
+
+
+def adapt(result: dict) -> str:
+    """Bounds before and after the adaptation, and drawing."""
+    o, b, drawn = result["settings"], result["bounds"], result["drawn"]
+    tokens, steps = b["ar"]["1"][0]["tokens"], result["curve"][-1]["step"]
+    lines = [
+        f"{steps} steps of 2,040 tokens ({result['training_cpu_seconds']:.0f} s of one CPU core), bounds on {tokens:,} held-out tokens; "
+        f"{o['new']} tokens drawn behind {o['prompt']!r}, {o['batch']} samples, tokens per second of one core:",
+        "",
+        "| drawn by | NELBO before | NELBO after | the base finds its samples, nats/token | tokens/s, batch 1 "
+        f"| batch {o['batch']} |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for name, found in drawn.items():
+        if "ρ" in name:
+            rho = name.split()[-1]
+            cells = [f"{b[when][rho][0]['nats']:.2f} ± {b[when][rho][0]['standard_error']:.2f}" for when in ("before", "after")]
+        else:
+            cells = [f"exact {b['ar']['1'][0]['nats']:.2f}", ""]
+        cells += [f"{found['judge_nats']:.2f} ± {found['judge_error']:.2f}"]
+        cells += [f"{found[f'tokens_per_second_{size}']:.0f}" for size in (1, o["batch"])]
+        lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 
 
@@ -124,6 +147,7 @@ SECTIONS = {
     "six_models": ("experiments/six_models/result.json", six_models),
     "zero_shot": ("experiments/zero_shot/result.json", zero_shot),
     "estimators": ("experiments/estimators/result.json", estimators),
+    "adapt": ("experiments/adapt/result.json", adapt),
 }
 
 

@@ -13,7 +13,7 @@ import textdiff.network.head as head
 from textdiff.attention import Visibility
 from textdiff.estimator import Batch, Draw, Stratified, least_variance, row_sum, sequence_nats
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
-from textdiff.network import Transformer, TransformerModel
+from textdiff.network import Transformer, TransformerModel, block
 from textdiff.network.block import Condition, lean, rotary
 from textdiff.network.head import chunks, logits_of, row_values
 from textdiff.noise import Noise
@@ -103,7 +103,7 @@ def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(condition
     rows, table = torch.randn(2, 6, D, generator=draw).double(), torch.randn(12, D, generator=draw).double()
     c = Condition(table, torch.arange(12).view(2, 6)) if conditioned else None
     for kept_by in (lean, lambda function, *inputs: function(*inputs)):
-        monkeypatch.setattr(transformer, "lean", kept_by)
+        monkeypatch.setattr(block, "lean", kept_by)
         x = rows.clone().requires_grad_()
         with Products() as products:
             y = net.blocks[0](x, c, cos, sin, visibility)

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from . import checkpoint
 from .callbacks import ModelFolder
-from .data import Corpus, TextData, TokenizerSpec
+from .data import Corpus, PretrainedTokenizer, TextData, TokenizerSpec
 from .estimator import Estimator
 from .hub import CONFIG
 from .hyperschedule import Hyperschedule
@@ -86,7 +86,10 @@ class TextDiffusionCLI(LightningCLI):
             config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
 
     def instantiate_classes(self) -> None:
-        """A training that goes on has its weights from the checkpoint; the model it once began from may be gone."""
+        """A training that goes on has its weights from the checkpoint; the model it once began from may be gone.
+
+        A pretrained network brings its own tokenizer, unless the config names one.
+        """
         config = self.config[self.subcommand]
         if config.get("weights_only") is False:
             raise ValueError("--weights_only false would run code from a checkpoint, which textdiff does not do: leave it out")
@@ -96,6 +99,9 @@ class TextDiffusionCLI(LightningCLI):
             config.model.init_from = None
         super().instantiate_classes()
         config.model.init_from = began
+        name = self.model.architecture.tokenizer
+        if name is not None and self.datamodule.spec is None:
+            self.datamodule.spec = PretrainedTokenizer(name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """CSV logs always, TensorBoard's if it is installed, unless the config names loggers."""

@@ -22,12 +22,13 @@ from textdiff.data.tokenizers import Characters, TokenizerSpec, tokenizer_hash
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-_CORPUS, _TOKENIZER = TinyShakespeare(), Characters()
+_CORPUS = TinyShakespeare()
 
 
 class TextData(lightning.LightningDataModule):
     """Rows of `length` tokens of a corpus; needs Trainer(use_distributed_sampler=False): batches are shared out here.
 
+    `tokenizer` is by default that of a pretrained network, else `Characters`.
     `batch_size` and `eval_batch_size` (default: the same) count the rows of one step over all ranks. `documents` is
     joined, separate or single; `padding` says whether the EOS that fills a short row is learnt or ignored (see
     `textdiff.data.packing`). The order of the training rows is a pure function of (seed, epoch). `cache_dir` keeps
@@ -39,7 +40,7 @@ class TextData(lightning.LightningDataModule):
     def __init__(
         self,
         corpus: Corpus = _CORPUS,
-        tokenizer: TokenizerSpec = _TOKENIZER,
+        tokenizer: TokenizerSpec | None = None,
         length: int = 128,
         batch_size: int = 32,
         eval_batch_size: int | None = None,
@@ -71,7 +72,7 @@ class TextData(lightning.LightningDataModule):
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer, built on first use; assign a ready one (such as a saved model's) to use that instead."""
         if self._tokenizer is None:
-            self._tokenizer = self.spec.build(self.corpus)
+            self._tokenizer = (self.spec or Characters()).build(self.corpus)
         return self._tokenizer
 
     @tokenizer.setter

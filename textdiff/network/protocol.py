@@ -56,6 +56,11 @@ class Denoiser(Protocol):
 class Architecture:
     """Base of what a config file names as `network`: a shape that makes a network once the tokenizer is known."""
 
+    @property
+    def tokenizer(self) -> str | None:
+        """Name or folder of the tokenizer whose tokens the network knows already; None: any will do."""
+        return None
+
     def build(self, num_tokens: int, conditioned: bool, bos: int) -> Any:
         """The untrained `Denoiser` module over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
         raise NotImplementedError

@@ -1,0 +1,240 @@
+"""Pretrained causal language models as denoisers: `transformers`' own GPT-2 and Llama modules under our visibility and our cache.
+
+The layout is shifted, MASK is one more embedding, and the head is the base's own over its N tokens; so before any training quenched
+AR is exactly the base. `transformers` hands each layer's queries, keys and values to the attention function that is registered here.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import AttentionInterface, AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+
+from ..attention import Visibility, attend
+from ..kernels import check_backend
+from .cache import Cache
+from .protocol import Architecture
+from .transformer import TimeEmbedding
+
+FAMILIES = ("gpt2", "llama")  # every layer attends to all that it may see: no sliding windows of a layer's own
+DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
+FORGOTTEN = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
+"""Entries of the base's config that say where it came from, or name classes."""
+ATTENTION = "textdiff"
+
+
+class Sight(NamedTuple):
+    """What a call's attention needs beside queries, keys and values; `transformers` passes it on to every layer."""
+
+    visibility: Visibility
+    cache: Cache | None
+    backend: str
+
+
+def _attention(
+    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: None, scaling: float, sight: Sight, **_: Any
+) -> tuple[Tensor, None]:
+    """An attention function of `transformers`: q [B, H, R, D/H], k and v [B, G, R, D/H] (G <= H groups) -> [B, R, H, D/H]."""
+    if sight.cache is not None:  # of G heads: grouped queries share their keys
+        k, v = sight.cache.extend(module.layer_idx, k, v)
+    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scale = scaling * q.shape[-1] ** 0.5  # 1, but for GPT-2 variants that scale otherwise
+    q = q if abs(scale - 1) < 1e-9 else q * scale
+    parts = attend(q.to(v.dtype), k.to(v.dtype), v, sight.visibility, 0.0, sight.backend)
+    return torch.cat(parts, 2).transpose(1, 2), None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+
+
+class PretrainedDenoiserConfig(PreTrainedConfig):
+    """What a `PretrainedDenoiser` is made from: the base's own config as plain values, so that the base itself is not needed again."""
+
+    model_type = "textdiff-pretrained"
+    dropout = 0.0
+
+    def __init__(
+        self,
+        base: dict[str, Any] | None = None,
+        conditioned: bool = False,
+        bos: int = 0,
+        attention: str = "sdpa",
+        **kwargs: Any,
+    ):
+        self.base = base or {"model_type": "gpt2"}
+        self.conditioned, self.bos, self.attention = conditioned, bos, attention
+        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+
+
+@dataclass(frozen=True)
+class Pretrained(Architecture):
+    """A pretrained causal language model to go on from; its tokenizer must be the data's.
+
+    Args:
+        source: a GPT-2 or Llama: an id on the Hugging Face Hub, or a local folder.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.kernels`).
+        checkpoint: recompute activations in the backward pass: less memory, about a third more time.
+    """
+
+    source: str
+    attention: Literal["sdpa", "flex", "flash"] = "sdpa"
+    checkpoint: bool = False
+
+    def __post_init__(self) -> None:
+        check_backend(self.attention)
+
+    @property
+    def tokenizer(self) -> str:
+        """The base's own."""
+        return self.source
+
+    def build(self, num_tokens: int, conditioned: bool, bos: int) -> PretrainedDenoiser:
+        """The base's weights, with a row for MASK (the mean of all embeddings) and, if `conditioned`, a time embedding of zero.
+
+        Raises:
+            ValueError: if the base cannot be loaded, is of another family, or has not num_tokens tokens.
+        """
+        base = self._open()
+        if base.config.vocab_size != num_tokens:
+            raise ValueError(
+                f"{self.source!r} has {base.config.vocab_size} tokens, the data's tokenizer {num_tokens}: use the base's own, "
+                f"--data.tokenizer textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path {self.source}"
+            )
+        plain = {name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN}
+        network = PretrainedDenoiser(PretrainedDenoiserConfig(plain, conditioned, bos, self.attention))
+        network.base.load_state_dict(base.base_model.state_dict())
+        if network.output is not None:
+            network.output.load_state_dict(base.get_output_embeddings().state_dict())
+        with torch.no_grad():
+            network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
+        if self.checkpoint:
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name came after transformers 5.17
+                network.base.gradient_checkpointing_enable({"use_reentrant": False})
+        return network
+
+    def _open(self) -> PreTrainedModel:
+        """The base in float32, with every weight in its place."""
+        try:
+            config = AutoConfig.from_pretrained(self.source)
+            check_family(config)
+            base, found = AutoModelForCausalLM.from_pretrained(
+                self.source, config=config, dtype=torch.float32, output_loading_info=True
+            )
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"{self.source!r} cannot be loaded ({error}): give the id of a GPT-2 or Llama, or a local folder"
+            ) from None
+        if found["missing_keys"]:
+            raise ValueError(f"{self.source!r} lacks weights ({', '.join(sorted(found['missing_keys'])[:3])}): copy it again")
+        return base
+
+
+def check_family(config: PreTrainedConfig) -> None:
+    """Raise a ValueError unless a base of this config can be a denoiser whose cached keys never change."""
+    if config.model_type not in FAMILIES:
+        raise ValueError(f"it is a {config.model_type!r}, not one of {', '.join(FAMILIES)}")
+    if (rope := getattr(config, "rope_parameters", None)) and rope["rope_type"] in ("dynamic", "longrope"):
+        raise ValueError(f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot be cached")
+
+
+class PretrainedDenoiser(PreTrainedModel):
+    """The denoiser (see `network.protocol`) around a GPT-2 or Llama; `base` and `output` are `transformers`' own modules."""
+
+    config_class = PretrainedDenoiserConfig
+    base_model_prefix = "textdiff"
+
+    def __init__(self, config: PretrainedDenoiserConfig):
+        super().__init__(config)
+        base = AutoConfig.for_model(**{**config.base, **{name: 0.0 for name in DROPOUTS if name in config.base}})
+        check_family(base)
+        self.base = AutoModel.from_config(base, attn_implementation=ATTENTION, dtype=torch.float32)
+        D = base.hidden_size
+        self.output = None if base.tie_word_embeddings else nn.Linear(D, base.vocab_size, bias=False)
+        self.mask = nn.Parameter(torch.zeros(D))
+        self.time = TimeEmbedding(D) if config.conditioned else None
+        self.condition = nn.Linear(D, D) if config.conditioned else None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """What is added to the base's embeddings starts at zero."""
+        if module is self.condition:
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
+
+    @property
+    def num_tokens(self) -> int:
+        """N."""
+        return self.base.config.vocab_size
+
+    @property
+    def shifted(self) -> bool:
+        """A causal language model predicts the next token."""
+        return True
+
+    @property
+    def bos(self) -> int:
+        """The id in front of a sequence."""
+        return self.config.bos
+
+    @property
+    def conditioned(self) -> bool:
+        """Whether the network looks at t."""
+        return self.config.conditioned
+
+    @property
+    def cacheable(self) -> bool:
+        """Time conditions each row by itself."""
+        return True
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The base's layers."""
+        return self.base.h if self.base.config.model_type == "gpt2" else self.base.layers
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The base's embedding, for transformers' tools."""
+        return self.base.get_input_embeddings()
+
+    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`.
+
+        Raises:
+            ValueError: if a position is past those that the base has learnt (GPT-2).
+        """
+        limit = self.base.config.max_position_embeddings
+        if self.base.config.model_type == "gpt2" and (last := int(positions.max())) >= limit:
+            raise ValueError(
+                f"position {last} is past the {limit} that the base has learnt: take at most {limit - 1} tokens "
+                f"({limit} under quenched AR)"
+            )
+        masked = (ids == self.num_tokens).unsqueeze(-1)
+        x = torch.where(masked, self.mask, self.get_input_embeddings()(ids.clamp(max=self.num_tokens - 1)))
+        if self.time is not None and self.condition is not None:
+            x = x + self.condition(self.time(t))
+        sight = Sight(visibility, cache, self.config.attention)
+        places = positions.reshape(-1, ids.shape[-1])
+        hidden = self.base(inputs_embeds=x, position_ids=places, use_cache=False, sight=sight).last_hidden_state
+        return hidden[:, visibility.context :] if visibility.context < ids.shape[-1] else hidden
+
+    def head_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [N, D] of the base's head; tied, its embedding."""
+        return (self.get_input_embeddings() if self.output is None else self.output).weight, None
+
+    def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
+        """Logits [B, R, N] under causal attention, those of the base as long as no id is MASK, for a quick look."""
+        R = input_ids.shape[-1]
+        t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
+        places = torch.arange(R, device=input_ids.device)
+        return linear(self.body(input_ids, places, t, Visibility(context=R)), *self.head_parameters())
+
+
+AutoConfig.register(PretrainedDenoiserConfig.model_type, PretrainedDenoiserConfig)
+AutoModel.register(PretrainedDenoiserConfig, PretrainedDenoiser)
