@@ -176,9 +176,9 @@ def test_calls_are_counted_and_reported():
         given,
         on_call=lambda state: seen.append(state.ids.clone()),
     )
-    assert 1 <= len(seen) <= 4
+    assert 2 <= len(seen) <= 5  # the noise, and at most K = 4 calls
     assert torch.equal(seen[-1], done.ids)
-    assert 1 <= done.nfe.max() <= len(seen)
+    assert 1 <= done.nfe.max() < len(seen)
 
 
 def test_unusable_choices_are_refused():

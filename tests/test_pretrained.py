@@ -320,7 +320,7 @@ def test_resuming_is_not_interrupting(tmp_path):
 def test_another_training_begins_from_an_adapted_model(tmp_path):
     base = base_with_tokenizer(tmp_path / "base")
     main(words(base, tmp_path / "block", "block", "--trainer.max_steps=2", "--model.lr=0.01"))
-    begin = (f"--model.init_from={tmp_path / 'block'}", "--trainer.max_steps=1", "--model.lr=1e-9", "--model.warmup=1")
+    begin = (f"--model.init_from={tmp_path / 'block'}", "--trainer.max_steps=2", "--model.lr=1e-9", "--model.warmup=1")
     main(words(base, tmp_path / "slide", "slide", *begin))
     first, second = (textdiff.load(tmp_path / run) for run in ("block", "slide"))
     assert isinstance(second.hyperschedule, Slide)

@@ -112,6 +112,26 @@ def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
     return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, torch.where(put < N, p, torch.nan).float())
 
 
+def _hidden(network: Denoiser, schedule: Hyperschedule, batch: _Batch, k: int, needed: Tensor, once: bool) -> tuple[Tensor, int]:
+    """Hidden rows [b, W, D] of call k, and how many rows were fed; sequences [b] that need none are skipped.
+
+    Not so in a call that writes to the cache, which holds the same positions of all sequences.
+    """
+    z, t, cache = batch.of(batch.z), batch.of(batch.t), batch.cache
+    end = None if batch.end is None else batch.of(batch.end)
+    turn = settling(schedule, z.shape[-1], z.device)
+    writes = cache is not None and (turn.settled(k) > cache.length or turn.T == 1)
+    if writes or bool(needed.all()):
+        call, _ = generation_call(network, schedule, k, z, t, cache, end, once)
+        return call.hidden(network, cache), call.ids.numel()
+    end, cache = None if end is None else end[needed], None if cache is None else cache.some(needed)
+    call, _ = generation_call(network, schedule, k, z[needed], t[needed], cache, end, once)
+    some = call.hidden(network, cache)
+    hidden = some.new_zeros(len(z), *some.shape[1:])
+    hidden[needed] = some
+    return hidden, call.ids.numel()
+
+
 def _advance(
     network: Denoiser,
     process: Process,
@@ -140,12 +160,11 @@ def _advance(
     rows = sampler.rows(process, now, at, to, N, draws)
     logits, called = torch.empty(0, N, device=now.device), bool(rows.any())
     if called:
-        end = None if batch.end is None else batch.of(batch.end)
-        call, _ = generation_call(network, schedule, k, batch.of(batch.z), t, batch.cache, end, once)
-        logits = to_cavity(network, logits_of(network, call.hidden(network, batch.cache)[rows]), now[rows])
+        hidden, fed = _hidden(network, schedule, batch, k, rows.any(-1), once)
+        logits = to_cavity(network, logits_of(network, hidden[rows]), now[rows])
         batch.calls += 1
         batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
-        batch.body_rows, batch.head_rows = batch.body_rows + call.ids.numel(), batch.head_rows + len(logits)
+        batch.body_rows, batch.head_rows = batch.body_rows + fed, batch.head_rows + len(logits)
     now, at = sampler.step(process, logits, rows, now, at, to, draws, warp)
     batch.put(batch.z, place, now)
     batch.put(batch.t, place, at)

@@ -33,6 +33,13 @@ class Cache:
         """Go on with some rows of the batch only; rows [n]."""
         self._layers = {layer: tuple(x[rows] for x in pair) for layer, pair in self._layers.items()}
 
+    def some(self, rows: Tensor) -> Cache:
+        """The stored rows of some sequences of the batch, for one call that stores nothing."""
+        chosen = Cache(self.capacity)
+        chosen.length = self.length
+        chosen._layers = {layer: tuple(x[rows] for x in pair) for layer, pair in self._layers.items()}
+        return chosen
+
     @property
     def bytes(self) -> int:
         """Memory of the buffers."""
