@@ -141,7 +141,27 @@ def adapt(result: dict) -> str:
     return "\n".join(lines)
 
 
+def generation(result: dict) -> str:
+    """Speed of generation beside GPT-2."""
+    o, batches = result["settings"], json.loads(result["settings"]["batches"])
+    lines = [
+        f"{o['layers']} x {o['width']}, vocabulary {int(o['vocabulary']):,}, {o['length']} new tokens, {result['threads']} "
+        f"thread{'s' * (result['threads'] > 1)} ({result['clock']}); ratios are what carries over. "
+        f"NFE and rows are of the batch of {batches[-1]}:",
+        "",
+        "| case | " + " | ".join(f"tokens/s ÷ GPT-2's, batch {b}" for b in batches) + " | NFE | rows: body | head | memory, MB |",
+        "|---|" + "---:|" * (len(batches) + 4),
+    ]
+    for name, c in result["cases"].items():
+        last = c[str(batches[-1])]
+        cells = [f"{c[str(b)]['ratio']:.2f}" for b in batches]
+        cells += [f"{last['nfe']:.0f}", f"{last['body_rows']:,}", f"{last['head_rows']:,}", f"{1000 * c['memory_gb']:.0f}"]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
+    "generation": ("benchmarks/generation.json", generation),
     "quickstart": ("experiments/quickstart/result.json", quickstart),
     "training": ("benchmarks/training.json", training),
     "six_models": ("experiments/six_models/result.json", six_models),

@@ -203,7 +203,7 @@ FIT_ERRORS = [
         "mask-count conditioning holds where windows never overlap",
     ),
     (["--model.network.width=15"], "width must be a multiple of 2 * heads"),
-    (["--model.lr=-1"], "Invalid learning rate"),
+    (["--model.lr=-1"], "lr must be >= 0"),
     (["--trainer.max_epochs=-1", "--trainer.max_steps=-1"], "set trainer.max_steps"),
     (["--ckpt_path=nope.ckpt"], "nope.ckpt"),
     (["--ckpt_path=bad.txt"], "bad.txt cannot be read as a checkpoint"),
@@ -256,7 +256,7 @@ def test_a_failed_resume_keeps_the_run(capsys, tmp_path):
     """What is there already stays, also when a later training cannot begin."""
     run = tiny.fit(tmp_path / "run")
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    assert "Invalid learning rate" in tiny.refused(
+    assert "lr must be >= 0" in tiny.refused(
         capsys, lightning("fit", run, "--model.lr=-1", f"--ckpt_path={run}/checkpoints/last.ckpt")
     )
     changed = {path.name for path in run.rglob("*") if path.is_file() and before.get(path) != path.read_bytes()}

@@ -116,7 +116,12 @@ def test_interpolation_across_files(tmp_path, capsys):
         text_files(lines(tmp_path / "a.txt")),
         ["--config", str(tmp_path / "one.yaml"), "--config", str(tmp_path / "two.yaml")],
     )
-    small = [word for word in toy(tmp_path / "run") if "log_every" not in word and "batch_size" not in word]
+    small = [
+        word
+        for word in toy(tmp_path / "run")
+        if not any(name in word for name in ("log_every", "batch_size", "warmup", "max_steps"))
+    ]
+    small.append("--trainer.max_steps=6")
     command = ["fit", *configs("trainer/quick", "model/mdlm"), *two, *text, *small]
     for extra, expected in (([], 4), (["--data.batch_size=5"], 5)):
         run = tmp_path / f"run{expected}"

@@ -1,34 +1,75 @@
 """The generation loop (maths.md 7: 36, 37): what it draws is the model of the bound; given tokens, batches and seeds."""
 
+import re
+
 import pytest
 import torch
 from enumeration import chi_square
 from toys import PROCESSES, SCHEDULES, calls, joint, law_of, levels, model_law, name, ordinary, plug_in, prior, states, toy
 
 from textdiff.decoding import generation_call
-from textdiff.generation import denoise
+from textdiff.generation import check_sampler, denoise
 from textdiff.hyperschedule import Flat, Hyperschedule, QuenchedAR, Slide, StartSteps
 from textdiff.network.head import logits_of
 from textdiff.noise import Noise, Stream
 from textdiff.process import GIDD, Absorbing, EpsilonHybrid, GammaHybrid, Process, SmoothEpsilonHybrid, Uniform
-from textdiff.samplers import ACS, Ancestral, PublishedACS, Sampler, temperature
+from textdiff.samplers import (
+    ACS,
+    Ancestral,
+    Capped,
+    Confidence,
+    Count,
+    Entropy,
+    EntropyBound,
+    FirstHitting,
+    GibbsCorrector,
+    InformedACS,
+    Margin,
+    PosteriorCorrector,
+    PredictorCorrector,
+    PublishedACS,
+    ReMDM,
+    Rescaled,
+    Sampler,
+    temperature,
+)
 
 N = 3
 each_process = pytest.mark.parametrize("process", PROCESSES, ids=name)
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 
 
-def allowed(sampler: Sampler, process: Process) -> bool:
+EVERY = [
+    Ancestral(),
+    ACS(eta=0.9),
+    ACS(rate=2.0),
+    InformedACS(rate=2.0),
+    PublishedACS(0.9),
+    FirstHitting(),
+    ReMDM(Rescaled(0.5)),
+    ReMDM(Capped(0.1)),
+    Confidence(score=Margin(), select=Count(2)),
+    Confidence(score=Entropy(), select=EntropyBound(0.5)),
+    PredictorCorrector(corrector=GibbsCorrector()),
+    PredictorCorrector(FirstHitting(), PosteriorCorrector(), 2),
+]
+
+
+def allowed(sampler: Sampler, process: Process, schedule: Hyperschedule = Flat(2)) -> bool:  # noqa: B008 - frozen
+    """Whether it is defined; if not, the loop refuses it, with a remedy."""
     try:
-        sampler.check(process)
-    except ValueError:
+        check_sampler(sampler, process, schedule, 3)
+    except ValueError as error:
+        given = torch.full((1, 3), N)
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            denoise(toy(process), process, schedule, sampler, Noise(0, torch.arange(1)), given)
+        assert "use " in str(error) or "train with" in str(error)
         return False
     return True
 
 
-def samplers(process: Process) -> list[Sampler]:
-    every = [Ancestral(), ACS(eta=0.9), ACS(rate=2.0), PublishedACS(0.9)]
-    return [sampler for sampler in every if allowed(sampler, process)]
+def samplers(process: Process, schedule: Hyperschedule = Flat(2)) -> list[Sampler]:  # noqa: B008
+    return [sampler for sampler in EVERY if allowed(sampler, process, schedule)]
 
 
 def draw(process: Process, schedule: Hyperschedule, rows: int, d: int = 3, sampler: Sampler | None = None, seed: int = 0):
@@ -85,14 +126,14 @@ def test_36_no_mask_is_left_and_given_tokens_stay(process, schedule):
     free = torch.full((rows, d), N)
     prompt, infill, ragged, nothing = free.clone(), free.clone(), free.clone(), torch.arange(d).expand(rows, d)
     prompt[:, 0], infill[:, 1], ragged[torch.arange(rows) % 3 == 0, 2] = 2, 1, 0
-    for sampler in samplers(process):
+    for sampler in samplers(process, schedule):
         for given in (free, prompt, infill, ragged, nothing):
             noise = Noise(0, torch.arange(rows))
             done = denoise(toy(process), process, schedule, sampler, noise, given)
             assert ((done.ids >= 0) & (done.ids < N)).all(), sampler
             kept = given < N
             assert torch.equal(done.ids[kept], given[kept]), sampler
-            assert (done.nfe <= schedule.calls(d)).all()
+            assert (done.nfe <= len(sampler.stages) * (schedule.calls(d) + d)).all()
         assert (done.nfe == 0).all(), "given tokens cost a call"
 
 
@@ -139,7 +180,7 @@ def test_a_rows_sample_knows_neither_batch_nor_order(process, schedule):
     net, rows = toy(process), 12
     given = torch.full((rows, 5), N)
     given[::3, 2] = 1
-    for sampler in samplers(process):
+    for sampler in samplers(process, schedule):
 
         def ids(order: list[int], sampler=sampler):
             index = torch.tensor(order)

@@ -42,7 +42,14 @@ def folder(tmp_path):
 def test_contents_after_fit():
     run = tiny.run()
     found = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()} - {"results"}
-    expected = {"config.json", "config.yaml", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    expected = {
+        "config.json",
+        "generation_config.json",
+        "config.yaml",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
     expected |= {
         "hyperschedule.png",
         "loss.png",

@@ -24,7 +24,7 @@ def run(tmp_path_factory):
     """A measured run with files that nobody knows, one of them a pickle."""
     made = shutil.copytree(tiny.run(), tmp_path_factory.mktemp("share") / "run")
     measure(made)
-    (made / "generation_config.json").write_text('{"foo": 3}')
+    (made / "generation_config.json").write_text('{"top_k": 3}')
     (made / "notes").mkdir()
     (made / "notes" / "more.txt").write_text("kept\n")
     (made / "predictions.txt").write_text("private\n")

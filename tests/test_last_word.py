@@ -10,7 +10,7 @@ from toys import random_transformer
 
 import textdiff
 from textdiff.cli import main
-from textdiff.evaluation.last_word import Accuracy, Greedy, cut, last_word
+from textdiff.evaluation.last_word import Accuracy, _Greedy, cut, last_word
 from textdiff.generation import denoise
 from textdiff.hyperschedule import Flat
 from textdiff.noise import Noise
@@ -67,9 +67,9 @@ def test_diffusion_fills_the_most_certain_first():
             best, token = network(row[None])[0].double().log_softmax(-1).max(-1)
             place = best.masked_fill(row != 7, -torch.inf).argmax()
             row[place] = token[place]
-    found = denoise(network, Absorbing(), Flat(6), Greedy(), Noise(0, torch.arange(5)), given)
+    found = denoise(network, Absorbing(), Flat(6), _Greedy(), Noise(0, torch.arange(5)), given)
     assert torch.equal(found.ids, expected) and torch.as_tensor(found.nfe).max() == 4
-    hurried = denoise(network, Absorbing(), Flat(1), Greedy(), Noise(0, torch.arange(5)), given)
+    hurried = denoise(network, Absorbing(), Flat(1), _Greedy(), Noise(0, torch.arange(5)), given)
     assert torch.equal(hurried.ids[:, 3:7], network(given).argmax(-1)[:, 3:7]) and torch.as_tensor(hurried.nfe).max() == 1
 
 

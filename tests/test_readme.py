@@ -25,6 +25,7 @@ TOY = [
     "--model.network.width=16",
     "--model.network.heads=2",
     "--data.length=32",
+    "--model.warmup=1",
 ]
 
 
@@ -47,7 +48,7 @@ def workplace(tmp_path_factory):
     text = next(TinyShakespeare().documents("train"))
     (here / "my.txt").write_text(text[:60000], encoding="utf-8")
     os.chdir(here)
-    sys.argv = ["run.py", "--rows=4", "--run=runs/quickstart", *TOY, "--model.warmup=1"]
+    sys.argv = ["run.py", "--rows=4", "--run=runs/quickstart", *TOY]
     with pytest.raises(SystemExit, match="has learnt nothing"):  # two steps teach nothing, and the job says so
         runpy.run_path("experiments/quickstart/run.py", run_name="__main__")
     yield here

@@ -6,10 +6,10 @@ import json
 import pytest
 
 from textdiff import spec
-from textdiff.data import BPE, Characters, Corpus, Files, HubDataset, PretrainedTokenizer, TinyShakespeare
+from textdiff.data import BPE, Benchmark, Characters, Corpus, Files, HubDataset, PretrainedTokenizer, TinyShakespeare
 from textdiff.estimator import Estimator, MaskCount, Stratified
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide, StartSteps, TightBlock
-from textdiff.network import Architecture, Transformer
+from textdiff.network import Architecture, Pretrained, Transformer
 from textdiff.objective import Nelbo, Objective, PublishedScoreEntropy, ScoreEntropy, WeightedCrossEntropy
 from textdiff.process import (
     GIDD,
@@ -79,8 +79,8 @@ OBJECTS = {
     Selection: [Count(3), Threshold(-0.5), EntropyBound(0.1)],
     Remasking: [Capped(0.1), Rescaled(0.2)],
     Estimator: [Stratified(), Stratified(True), MaskCount()],
-    Architecture: [Transformer(layers=1, width=8, heads=2, layout="shifted")],
-    Corpus: [TinyShakespeare(), Files("a.txt", ["b.txt", "c.txt"]), HubDataset("x", streaming=True)],
+    Architecture: [Transformer(layers=1, width=8, heads=2, layout="shifted"), Pretrained("gpt2")],
+    Corpus: [TinyShakespeare(), Files("a.txt", ["b.txt", "c.txt"]), HubDataset("x", streaming=True), Benchmark("ptb")],
 }
 CASES = [(base, value) for base, values in OBJECTS.items() for value in values]
 

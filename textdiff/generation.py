@@ -215,11 +215,11 @@ def denoise(
     """
     N, L, device = network.num_tokens, given.shape[-1], given.device
     check_sampler(sampler, process, schedule, L)
-    if use_cache:
-        check_cache(network, schedule, L)
     turn, free = settling(schedule, L, device), given == N
     z = torch.where(free, process.prior(given.shape, N, noise.at(-1)), given)
-    cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None
+    cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None  # a flat window has no context
+    if cache is not None:
+        check_cache(network, schedule, L)
     batch = _Batch(z, free.double(), free, noise, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
     wanted = free.any(0)[turn.position].tolist()
     once = len(sampler.stages) == 1 and not sampler.own_times

@@ -78,7 +78,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
         fresh = Path(temporary)
         save_file(_plain(state), fresh / WEIGHTS, {"format": "pt"})
         model.tokenizer.save_pretrained(temporary)
-        write_json(fresh / GENERATION, model.generation_config.as_dict())
+        (fresh / GENERATION).write_text(json.dumps(model.generation_config.as_dict(), indent=2) + "\n", encoding="utf-8")
         network = model.network.config.to_dict()  # type: ignore[attr-defined]
         network["textdiff"] = {
             "format": FORMAT,
@@ -91,7 +91,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
             "sha256": {name: sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)},
         }
         (fresh / CONFIG).write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
-        for file in sorted(fresh.iterdir(), key=lambda file: (file.name == CONFIG, file.name)):
+        for file in sorted(fresh.iterdir(), key=lambda file: (file.name == CONFIG, file.name == GENERATION, file.name)):
             os.replace(file, folder / file.name)
     return folder
 

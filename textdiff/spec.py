@@ -68,7 +68,9 @@ def descendants(base: type[T]) -> list[type[T]]:
 
 def names(base: type) -> list[str]:
     """The names that `parse` knows for `base`."""
-    return sorted({c.__name__ for c in descendants(base) if c.__module__.startswith("textdiff.")})
+    return sorted(
+        {c.__name__ for c in descendants(base) if c.__module__.startswith("textdiff.") and not c.__name__.startswith("_")}
+    )
 
 
 def parse(text: str, base: type[T]) -> T:

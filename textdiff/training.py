@@ -239,7 +239,7 @@ class TextDiffusion(LightningModule):
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
         optimizer._step_supports_amp_scaling = False  # else Lightning refuses to clip gradients under mixed precision
         steps = self._steps()
-        if self.warmup >= steps:
+        if 0 < steps <= self.warmup:
             raise ValueError(
                 f"warmup {self.warmup} leaves none of the {steps} steps: lower model.warmup or raise trainer.max_steps"
             )
@@ -256,7 +256,7 @@ class TextDiffusion(LightningModule):
 
 def _check_optimiser(lr: float, betas: tuple[float, float], weight_decay: float, warmup: int, final_lr: float) -> None:
     for name, value, right, rule in (
-        ("lr", lr, 0 < lr < math.inf, "> 0"),
+        ("lr", lr, 0 <= lr < math.inf, ">= 0"),
         ("betas", betas, len(betas) == 2 and all(0 <= beta < 1 for beta in betas), "two numbers in [0, 1)"),
         ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, ">= 0"),
         ("warmup", warmup, warmup >= 0, ">= 0"),

@@ -170,7 +170,7 @@ def data_stream(stream, **options):
 
 def test_stream_with_a_worker_and_short_epochs(stream, tmp_path):
     def make():
-        return data_stream(stream, num_workers=2)
+        return data_stream(stream, num_workers=1)
 
     limited = check_all(make, tmp_path, every=19, limit_train_batches=7, max_epochs=6)
     whole = Toy()

@@ -22,7 +22,7 @@ from . import ranks
 
 
 @dataclass(frozen=True)
-class Greedy(Sampler):
+class _Greedy(Sampler):
     """Each call gives its argmax to the most certain free token of its window, and to all that the schedule settles in it.
 
     Autoregression: the argmax of each token in turn. No draw is made and no bound describes it.
@@ -93,7 +93,7 @@ def last_word(
     batch_size: int = 16,
     on_batch: Callable[[int], object] = lambda done: None,
 ) -> Accuracy:
-    """Fill the last word of each passage under `Greedy`, given the words before it and its number of tokens.
+    """Fill the last word of each passage under `_Greedy`, given the words before it and its number of tokens.
 
     Right is a word of which every token is right. It is the same for every model: autoregressive ones fill from left to right, others
     in the order of their certainty as far as their hyperschedule leaves it open. The result does not depend on the batch size; under
@@ -110,7 +110,7 @@ def last_word(
     Raises:
         ValueError: if there is no passage, or one without a last word.
     """
-    sampler, schedule, N = Greedy(), hyperschedule or model.hyperschedule, model.network.num_tokens
+    sampler, schedule, N = _Greedy(), hyperschedule or model.hyperschedule, model.network.num_tokens
     require(model.prediction, sampler.prediction, "last-word prediction")
     items = [cut(model.tokenizer, passage, length or model.length) for passage in passages]
     if not items:
