@@ -160,7 +160,26 @@ def generation(result: dict) -> str:
     return "\n".join(lines)
 
 
+FRONTIER = ("gen-PPL (corpus)", "token entropy", "distinct-2", "MAUVE")
+
+
+def frontier(result: dict) -> str:
+    """Sample quality over samplers and hyperschedules."""
+    lines = [
+        f"| model | sampler | hyperschedule | ρ | NFE | {' | '.join(FRONTIER)} |",
+        "|---|---|---|---:|---:|" + "---:|" * len(FRONTIER),
+    ]
+    digits = {"gen-PPL (corpus)": 0, "MAUVE": 4}
+    for r in [*result["frontier"], {"run": "human", "sampler": "", "hyperschedule": "", **result["human"]}]:
+        cells = [f"{r[name][0]:.{digits.get(name, 3)}f} ± {r[name][1]:.{digits.get(name, 3)}f}" for name in FRONTIER]
+        cost = (f"{r['rho']:.2g}", f"{r['nfe']:.0f}") if "rho" in r else ("", "")
+        title = SIX.get(r["run"], r["run"])
+        lines.append(f"| {title} | {r['sampler']} | {r['hyperschedule']} | {' | '.join((*cost, *cells))} |")
+    return "\n".join(lines)
+
+
 SECTIONS = {
+    "frontier": ("experiments/frontier/frontier.json", frontier),
     "generation": ("benchmarks/generation.json", generation),
     "quickstart": ("experiments/quickstart/result.json", quickstart),
     "training": ("benchmarks/training.json", training),

@@ -122,19 +122,17 @@ def test_37_samples_follow_the_model_of_the_bound(process, schedule):
 @each_schedule
 @each_process
 def test_36_no_mask_is_left_and_given_tokens_stay(process, schedule):
-    d, rows = 3, 200
-    free = torch.full((rows, d), N)
-    prompt, infill, ragged, nothing = free.clone(), free.clone(), free.clone(), torch.arange(d).expand(rows, d)
-    prompt[:, 0], infill[:, 1], ragged[torch.arange(rows) % 3 == 0, 2] = 2, 1, 0
+    """Every sampler: it works, or is refused. Nothing, a prompt, an infill, an end and all given, in one batch."""
+    d, rows = 3, 100
+    given = torch.full((rows, d), N)
+    given[1::5, 0], given[2::5, 1], given[3::5, 2], given[4::5] = 2, 1, 0, torch.arange(d)
     for sampler in samplers(process, schedule):
-        for given in (free, prompt, infill, ragged, nothing):
-            noise = Noise(0, torch.arange(rows))
-            done = denoise(toy(process), process, schedule, sampler, noise, given)
-            assert ((done.ids >= 0) & (done.ids < N)).all(), sampler
-            kept = given < N
-            assert torch.equal(done.ids[kept], given[kept]), sampler
-            assert (done.nfe <= len(sampler.stages) * (schedule.calls(d) + d)).all()
-        assert (done.nfe == 0).all(), "given tokens cost a call"
+        done = denoise(toy(process), process, schedule, sampler, Noise(0, torch.arange(rows)), given)
+        assert ((done.ids >= 0) & (done.ids < N)).all(), sampler
+        kept = given < N
+        assert torch.equal(done.ids[kept], given[kept]), sampler
+        assert (done.nfe <= len(sampler.stages) * (schedule.calls(d) + d)).all()
+        assert (done.nfe[4::5] == 0).all(), "given tokens cost a call"
 
 
 @pytest.mark.parametrize("schedule", [QuenchedAR(), Flat(2), Slide(2, 1)], ids=name)

@@ -67,12 +67,11 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
 
 @dataclass
 class _Batch:
-    """Sequences on their way: `which` [b] are not finished (None: all), the cache has rows of these only."""
+    """Sequences on their way: `which` [b] are not finished (None: all); the cache has rows of these only."""
 
     z: Tensor
     t: Tensor
     free: Tensor
-    noise: Noise
     end: Tensor | None
     cache: Cache | None
     nfe: Tensor
@@ -99,8 +98,7 @@ class _Batch:
         tail = free.sum(-1) == length - free.long().argmax(-1)
         going = ~((t == 0).cumprod(-1).bool() & free & (z == eos)).any(-1) | ~tail
         if not going.all():
-            numbers = torch.arange(len(self.z), device=z.device)
-            self.which = self.of(numbers)[going]
+            self.which = self.of(torch.arange(len(self.z), device=z.device))[going]
             if self.cache is not None:
                 self.cache.keep(going)
 
@@ -112,68 +110,69 @@ def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
     return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, torch.where(put < N, p, torch.nan).float())
 
 
-def _hidden(network: Denoiser, schedule: Hyperschedule, batch: _Batch, k: int, needed: Tensor, once: bool) -> tuple[Tensor, int]:
-    """Hidden rows [b, W, D] of call k, and how many rows were fed; sequences [b] that need none are skipped.
+@dataclass
+class _Loop:
+    """What stays the same while a batch is drawn."""
 
-    Not so in a call that writes to the cache, which holds the same positions of all sequences.
-    """
-    z, t, cache = batch.of(batch.z), batch.of(batch.t), batch.cache
-    end = None if batch.end is None else batch.of(batch.end)
-    turn = settling(schedule, z.shape[-1], z.device)
-    writes = cache is not None and (turn.settled(k) > cache.length or turn.T == 1)
-    if writes or bool(needed.all()):
-        call, _ = generation_call(network, schedule, k, z, t, cache, end, once)
-        return call.hidden(network, cache), call.ids.numel()
-    end, cache = None if end is None else end[needed], None if cache is None else cache.some(needed)
-    call, _ = generation_call(network, schedule, k, z[needed], t[needed], cache, end, once)
-    some = call.hidden(network, cache)
-    hidden = some.new_zeros(len(z), *some.shape[1:])
-    hidden[needed] = some
-    return hidden, call.ids.numel()
+    network: Denoiser
+    process: Process
+    schedule: Hyperschedule
+    sampler: Sampler
+    noise: Noise
+    warp: Filter
+    confidence: bool
+    batch: _Batch
 
+    @property
+    def once(self) -> bool:
+        """Whether a window gets a single call at each k."""
+        return len(self.sampler.stages) == 1 and not self.sampler.own_times
 
-def _advance(
-    network: Denoiser,
-    process: Process,
-    schedule: Hyperschedule,
-    sampler: Sampler,
-    batch: _Batch,
-    k: int,
-    step: int,
-    place: Tensor,
-    goal: Tensor | None,
-    once: bool,
-    warp: Filter,
-    confidence: bool,
-) -> Tensor | None:
-    """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own) with at most one network call.
+    def hidden(self, k: int, needed: Tensor) -> Tensor:
+        """Hidden rows [b, W, D] of call k; sequences [b] that need none are skipped.
 
-    `once`: the window gets no other call at k.
+        Not so in a call that writes to the cache, which holds the same positions of all sequences.
+        """
+        batch = self.batch
+        z, t, cache, end = batch.of(batch.z), batch.of(batch.t), batch.cache, batch.end
+        end = None if end is None else batch.of(end)
+        turn = settling(self.schedule, z.shape[-1], z.device)
+        all_of_them = bool(needed.all()) or (cache is not None and (turn.settled(k) > cache.length or turn.T == 1))
+        if not all_of_them:
+            z, t, end = z[needed], t[needed], None if end is None else end[needed]
+            cache = None if cache is None else cache.some(needed)
+        call, _ = generation_call(self.network, self.schedule, k, z, t, cache, end, self.once)
+        found = call.hidden(self.network, cache)
+        batch.body_rows += call.ids.numel()
+        if all_of_them:
+            return found
+        hidden = found.new_zeros(len(needed), *found.shape[1:])
+        hidden[needed] = found
+        return hidden
 
-    Returns:
-        None if there was no network call, else confidences [B, L] (nan where none is wanted).
-    """
-    N, t = network.num_tokens, batch.of(batch.t)
-    now, at = batch.of(batch.z)[:, place], t[:, place]
-    to = torch.zeros_like(at) if goal is None else torch.minimum(at, goal.to(at))
-    draws = replace(batch.noise, example=batch.of(batch.noise.example), step=step, place=place)
-    rows = sampler.rows(process, now, at, to, N, draws)
-    logits, called = torch.empty(0, N, device=now.device), bool(rows.any())
-    if called:
-        hidden, fed = _hidden(network, schedule, batch, k, rows.any(-1), once)
-        logits = to_cavity(network, logits_of(network, hidden[rows]), now[rows])
-        batch.calls += 1
-        batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
-        batch.body_rows, batch.head_rows = batch.body_rows + fed, batch.head_rows + len(logits)
-    now, at = sampler.step(process, logits, rows, now, at, to, draws, warp)
-    batch.put(batch.z, place, now)
-    batch.put(batch.t, place, at)
-    if not called:
-        return None
-    sure = torch.full(batch.z.shape, torch.nan, device=now.device)
-    if confidence:
-        batch.put(sure, place, _confidence(logits, rows, now))
-    return sure
+    def advance(self, stage: Sampler, k: int, step: int, place: Tensor, goal: Tensor | None) -> State | None:
+        """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own); None if that took no network call."""
+        batch, N = self.batch, self.network.num_tokens
+        z, t = batch.of(batch.z)[:, place], batch.of(batch.t)[:, place]
+        s = torch.zeros_like(t) if goal is None else torch.minimum(t, goal.to(t))
+        draws = replace(self.noise, example=batch.of(self.noise.example), step=step, place=place)
+        rows = stage.rows(self.process, z, t, s, N, draws)
+        logits, called = torch.empty(0, N, device=z.device), bool(rows.any())
+        if called:
+            logits = to_cavity(self.network, logits_of(self.network, self.hidden(k, rows.any(-1))[rows]), z[rows])
+            batch.calls, batch.head_rows = batch.calls + 1, batch.head_rows + len(logits)
+            batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
+        z, t = stage.step(self.process, logits, rows, z, t, s, draws, self.warp)
+        batch.put(batch.z, place, z)
+        batch.put(batch.t, place, t)
+        return self.state(place, _confidence(logits, rows, z) if self.confidence else None) if called else None
+
+    def state(self, place: Tensor | None = None, confidence: Tensor | None = None) -> State:
+        """The state of the batch, with the confidences [b, W] of the last call."""
+        sure = torch.full(self.batch.z.shape, torch.nan, device=self.batch.z.device)
+        if place is not None and confidence is not None:
+            self.batch.put(sure, place, confidence)
+        return State(self.batch.calls, self.batch.z, self.batch.t, sure)
 
 
 @torch.no_grad()
@@ -216,26 +215,25 @@ def denoise(
     N, L, device = network.num_tokens, given.shape[-1], given.device
     check_sampler(sampler, process, schedule, L)
     turn, free = settling(schedule, L, device), given == N
-    z = torch.where(free, process.prior(given.shape, N, noise.at(-1)), given)
     cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None  # a flat window has no context
     if cache is not None:
         check_cache(network, schedule, L)
-    batch = _Batch(z, free.double(), free, noise, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
+    z = torch.where(free, process.prior(given.shape, N, noise.at(-1)), given)
+    batch = _Batch(z, free.double(), free, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device))
+    loop = _Loop(network, process, schedule, sampler, noise, warp, confidence, batch)
+    tell = on_call or (lambda state: None)
+    tell(loop.state())
     wanted = free.any(0)[turn.position].tolist()
-    once = len(sampler.stages) == 1 and not sampler.own_times
     k, visit, calls = turn.starts[0], 0, schedule.calls(L)
-    if on_call is not None:
-        on_call(State(0, batch.z, batch.t, torch.full(z.shape, torch.nan, device=device)))
     while k < calls and len(batch.of(z)):
         settled, reached = turn.settled(k), turn.reached(k)
         place = turn.position[settled:reached]
         if any(wanted[settled:reached]):
+            goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
             for number, stage in enumerate(sampler.stages):
-                step = (k * REPEATS + visit) * len(sampler.stages) + number
-                goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
-                change = _advance(network, process, schedule, stage, batch, k, step, place, goal, once, warp, confidence)
-                if change is not None and on_call is not None:
-                    on_call(State(batch.calls, batch.z, batch.t, change))
+                state = loop.advance(stage, k, (k * REPEATS + visit) * len(sampler.stages) + number, place, goal)
+                if state is not None:
+                    tell(state)
             if sampler.own_times and bool((batch.of(batch.t)[:, place] > 0).any()):
                 visit += 1
                 continue

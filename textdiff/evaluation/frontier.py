@@ -236,7 +236,7 @@ def table(rows: Sequence[dict[str, Any]], human: dict[str, Any]) -> Table:
     """All points, and the human texts; errors as `Measure.error` says, for MAUVE the k-means sd."""
     header = ["run", "sampler", "hyperschedule", "rho", "NFE", "s/sample", *SHOWN]
     lines = [
-        [r["run"], r["sampler"], r["hyperschedule"], f"{r['rho']:.3g}", str(r["nfe"]), f"{r['seconds_per_sample']:.3f}"]
+        [r["run"], r["sampler"], r["hyperschedule"], f"{r['rho']:.3g}", f"{r['nfe']:.0f}", f"{r['seconds_per_sample']:.3f}"]
         + [plus_minus(*r[name]) for name in SHOWN]
         for r in rows
     ]

@@ -109,7 +109,7 @@ def _samples(found: Found) -> Section:
     rows = []
     for name, result in found.items():
         s, texts = result.get("settings", {}), result["samples"]
-        cost = [str(s.get("nfe", "-")), f"{s['seconds']:.2f}" if "seconds" in s else "-"]
+        cost = [f"{s['nfe']:.0f}" if "nfe" in s else "-", f"{s['seconds']:.2f}" if "seconds" in s else "-"]
         rows.append(
             [name, str(len(texts)), s.get("sampler", "-"), s.get("hyperschedule", "-"), *cost, texts[0][:120] if texts else ""]
         )
