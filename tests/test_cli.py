@@ -103,8 +103,8 @@ def test_samplers_schedules_and_json(capsys, tmp_path):
     "words, message",
     [
         (["--prompt", "the quick", "--max-length", "4"], "the prompt and suffix have 9 tokens but max_length is 4"),
-        (["--max-length", "0"], "max_length must be >= 1, got 0"),
-        (["--num-return-sequences", "0"], "num_return_sequences must be >= 1"),
+        (["--max-length", "0"], "max_length must be an integer >= 1, got 0"),
+        (["--num-return-sequences", "0"], "num_return_sequences must be an integer >= 1"),
         (["--batch-size", "0"], "--batch-size must be >= 1"),
         (["--temperature", "0"], "temperature must be > 0"),
         (["--sampler", "Gibbs"], "unknown sampler 'Gibbs': expected a Sampler"),

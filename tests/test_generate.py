@@ -67,6 +67,29 @@ def test_a_text_ends_where_the_end_was_drawn(model, schedule):
     assert len(infill.ids[0]) == 8 and int(infill.ids[0].max()) < model.mask_id
 
 
+@pytest.mark.parametrize("schedule", [Flat(64), *SCHEDULES[1:]], ids=str)
+def test_what_settles_without_a_call_is_told_too(schedule):
+    """Under absorbing noise a token is often drawn long before it settles: streams and trajectories still end."""
+    model = textdiff.load(tiny.run("mdlm"))
+    for seed in range(5):
+        printed = io.StringIO()
+        with redirect_stdout(printed):
+            streamer = TextStreamer(model.tokenizer, skip_prompt=True, skip_special_tokens=True)
+            found = model.generate(hyperschedule=schedule, seed=seed, streamer=streamer, output_trajectory=True)
+        assert printed.getvalue() == found.texts[0] + "\n"
+        assert found.trajectories[0].settled[-1].all() and len(found.trajectories[0].ids) == found.nfe[0] + 1
+
+
+def test_a_stream_goes_on_behind_an_end_in_a_gap(model):
+    text = "t[MASK][MASK][MASK] fox"
+    eos = int(model.generate(text, hyperschedule=QuenchedAR()).ids[0][1])
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        streamer = TextStreamer(model.tokenizer, skip_special_tokens=True)
+        found = model.generate(text, hyperschedule=QuenchedAR(), eos_token_id=eos, streamer=streamer)
+    assert printed.getvalue() == found.texts[0] + "\n"
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=str)
 @pytest.mark.parametrize("kind", [TextStreamer, TextDiffusionStreamer])
 def test_a_streamer_prints_the_text(model, schedule, kind):
@@ -87,9 +110,12 @@ def test_a_streamer_prints_the_text(model, schedule, kind):
 def test_trajectories(model, schedule):
     prompts = ["the ", "a [MASK][MASK] b"]
     plain = model.generate(prompts, hyperschedule=schedule, sampler=ACS(rate=9.0), max_new_tokens=5)
+    alone = model.generate(prompts[0], hyperschedule=schedule, sampler=ACS(rate=9.0), max_new_tokens=5, output_trajectory=True)
     found = model.generate(prompts, hyperschedule=schedule, sampler=ACS(rate=9.0), max_new_tokens=5, output_trajectory=True)
     assert plain.trajectories is None and plain.texts == found.texts
-    for path, ids, prompt in zip(found.trajectories, found.ids, prompts, strict=True):
+    assert torch.equal(alone.trajectories[0].ids, found.trajectories[0].ids), "a trajectory knows its batch"
+    for path, ids, prompt, nfe in zip(found.trajectories, found.ids, prompts, found.nfe, strict=True):
+        assert len(path.ids) == nfe + 1
         frames, L = path.ids.shape
         assert L == len(ids) and torch.equal(path.ids[-1], ids) and path.settled[-1].all() and not path.settled[0].all()
         assert path.settled.shape == path.confidence.shape == (frames, L)
@@ -154,10 +180,28 @@ def test_the_config_of_a_model_is_stored_with_it(model, tmp_path):
         textdiff.load(tmp_path)
 
 
+def test_stored_steps_give_way_to_another_hyperschedule(model):
+    kept = dataclasses.replace(model, generation_config=GenerationConfig(max_denoising_steps=2))
+    assert kept.generate().nfe[0] <= 2 < kept.generate(hyperschedule=Flat(64)).nfe[0]
+    assert kept.generate(hyperschedule=Slide(4, 1)).nfe[0] > 2
+    with pytest.raises(ValueError, match="cannot be written down"):
+        GenerationConfig(seed=torch.Generator()).as_dict()
+
+
 def test_options_that_do_not_exist_are_refused(model):
     with pytest.raises(ValueError, match="generate takes no option num_beams; it takes "):
         model.generate(num_beams=3)
-    for options in ({"top_k": 0}, {"top_p": 0.0}, {"min_p": 2.0}, {"batch_size": 0}, {"max_new_tokens": 3, "max_length": 4}):
+    for options in (
+        {"max_new_tokens": 2.5},
+        {"temperature": 1e-320},
+        {"seed": 2**70},
+        {"eos_token_id": 10**6},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"min_p": 2.0},
+        {"batch_size": 0},
+        {"max_new_tokens": 3, "max_length": 4},
+    ):
         with pytest.raises(ValueError):
             model.generate(**options)
 

@@ -215,9 +215,9 @@ def test_calls_are_counted_and_reported():
         given,
         on_call=lambda state: seen.append(state.ids.clone()),
     )
-    assert 2 <= len(seen) <= 5  # the noise, and at most K = 4 calls
+    assert 3 <= len(seen) <= 6  # the noise, at most K = 4 calls, the end
     assert torch.equal(seen[-1], done.ids)
-    assert 1 <= done.nfe.max() < len(seen)
+    assert 1 <= done.nfe.max() <= len(seen) - 2
 
 
 def test_unusable_choices_are_refused():

@@ -128,7 +128,7 @@ def test_other_levels_are_not(model, recwarn):
     "options, message",
     [
         ({"prompts": "the quick", "max_length": 4}, "have 9 tokens but max_length is 4"),
-        ({"max_length": 0}, "max_length must be >= 1, got 0"),
+        ({"max_length": 0}, "max_length must be an integer >= 1, got 0"),
         ({"temperature": 0.0}, "temperature must be > 0"),
         ({"temperature": -1.0}, "temperature must be > 0"),
         ({"sampler": ACS(eta=50.0)}, "exceeds 1 in a step: choose eta"),

@@ -297,7 +297,9 @@ def coloured(monkeypatch):
 
 
 def state(call: int, ids: torch.Tensor, settled: torch.Tensor) -> generation.State:
-    return generation.State(call, ids[None], (~settled[None]).double(), torch.full((1, len(ids)), torch.nan))
+    return generation.State(
+        call, ids[None], (~settled[None]).double(), torch.full((1, len(ids)), torch.nan), torch.ones(1).bool()
+    )
 
 
 def watch(watcher: Watcher, trajectory: Trajectory, after=lambda: None) -> None:

@@ -18,13 +18,13 @@ PICTURES = {"loss.png": "Training loss and validation bounds", "hyperschedule.pn
 LOAD = """\
 ```python
 import textdiff
-
+{imports}
 model = textdiff.load("{name}", verify=True)  # computes the reference bound of reference.json again
-print(model.generate(num_samples=2).texts)
+print(model.generate(num_return_sequences=2{sampler}).texts)
 ```
 
 ```bash
-textdiff sample {name} --num-samples 2
+textdiff sample {name} --num-return-sequences 2{option}
 textdiff evaluate perplexity {name} --corpus FILE
 ```
 
@@ -99,6 +99,18 @@ def _head(model: Model, license: str) -> str:
     return f"---\n{data.to_yaml()}\n---"
 
 
+def _load(model: Model, name: str) -> str:
+    """How to open and sample it; the default sampler does not take log-scores."""
+    words = {"imports": "", "sampler": "", "option": ""}
+    if model.prediction == Prediction.LOG_SCORE:
+        words = {
+            "imports": "from textdiff.samplers import Analytic\n",
+            "sampler": ", sampler=Analytic()",
+            "option": " --sampler Analytic",
+        }
+    return LOAD.format(name=name, **words)
+
+
 def render(model: Model, folder: Path, name: str, license: str) -> str:
     """The card of the model in a folder; `name` is what a reader gives to `textdiff.load`."""
     network = model.network
@@ -119,7 +131,7 @@ def render(model: Model, folder: Path, name: str, license: str) -> str:
         table,
         *pictures,
         "## Load and sample",
-        LOAD.format(name=name),
+        _load(model, name),
         "## Evaluation",
         _evaluation(folder),
         _which_bound(model),

@@ -48,6 +48,11 @@ class Settling:
         """How many have settled when call k starts."""
         return bisect_right(self.starts, k - self.T)
 
+    def times(self, k: int) -> Tensor:
+        """τ_{k+1}/T of the positions that are active in call k, [W] float64."""
+        start = self.start[self.settled(k) : self.reached(k)]
+        return (start + (self.T - k - 1)).clamp(0, self.T).double() / self.T
+
     def reached(self, k: int) -> int:
         """How many have settled or are active in call k."""
         return bisect_right(self.starts, k)
@@ -70,7 +75,7 @@ def check_cache(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
     if not network.cacheable:
         raise ValueError(
             "this network conditions all rows on one time, so the keys of settled rows change in every call and cannot be cached: "
-            "pass use_cache=False"
+            "pass use_cache=False, or --no-cache"
         )
     if not settling(schedule, L, torch.device("cpu")).exact:
         raise ValueError(

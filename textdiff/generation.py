@@ -18,6 +18,7 @@ from .network.cache import Cache
 from .network.head import logits_of, to_cavity
 from .network.protocol import Denoiser
 from .noise import Noise
+from .prediction import Prediction
 from .process import Process
 from .samplers.base import Sampler
 from .samplers.filters import Filter, identity
@@ -27,19 +28,22 @@ REPEATS = 1 << 20  # names a step's draws: more calls of one kind than any windo
 
 @dataclass(frozen=True)
 class State:
-    """What a network call leaves behind.
+    """What a network call leaves behind, as tensors that generation goes on with: clone what is to be kept.
 
     Args:
-        call: how many network calls the batch has had; 0 is the noise at the beginning.
+        call: how many network calls the batch has had; 0 is the noise at the beginning, the last one comes again at the end.
         ids: [B, L] tokens, N = MASK.
         t: [B, L] times; 0 is settled.
-        confidence: [B, L] float32, the probability that the network gave to the token that it just put there; nan elsewhere.
+        confidence: [B, L] float32, the probability that the network gave to the token that it just put there; nan elsewhere,
+            and for networks of log-scores, which have none.
+        called: [B] bool, the sequences that needed this call.
     """
 
     call: int
     ids: Tensor
     t: Tensor
     confidence: Tensor
+    called: Tensor
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,9 @@ class _Loop:
         z, t, cache, end = batch.of(batch.z), batch.of(batch.t), batch.cache, batch.end
         end = None if end is None else batch.of(end)
         turn = settling(self.schedule, z.shape[-1], z.device)
-        all_of_them = bool(needed.all()) or (cache is not None and (turn.settled(k) > cache.length or turn.T == 1))
+        all_of_them = bool(needed.all())
+        if cache is not None:  # to pick sequences from it costs as much as feeding windows
+            all_of_them |= turn.settled(k) > cache.length or turn.T == 1 or 2 * int(needed.sum()) > len(needed)
         if not all_of_them:
             z, t, end = z[needed], t[needed], None if end is None else end[needed]
             cache = None if cache is None else cache.some(needed)
@@ -165,14 +171,19 @@ class _Loop:
         z, t = stage.step(self.process, logits, rows, z, t, s, draws, self.warp)
         batch.put(batch.z, place, z)
         batch.put(batch.t, place, t)
-        return self.state(place, _confidence(logits, rows, z) if self.confidence else None) if called else None
+        if not called:
+            return None
+        state = self.state()
+        state.called[slice(None) if batch.which is None else batch.which] = rows.any(-1)
+        if self.confidence and stage.prediction == Prediction.CAVITY:
+            batch.put(state.confidence, place, _confidence(logits, rows, z))
+        return state
 
-    def state(self, place: Tensor | None = None, confidence: Tensor | None = None) -> State:
-        """The state of the batch, with the confidences [b, W] of the last call."""
-        sure = torch.full(self.batch.z.shape, torch.nan, device=self.batch.z.device)
-        if place is not None and confidence is not None:
-            self.batch.put(sure, place, confidence)
-        return State(self.batch.calls, self.batch.z, self.batch.t, sure)
+    def state(self) -> State:
+        """The state of the batch, no sequence called."""
+        z = self.batch.z
+        nowhere = torch.full(z.shape, torch.nan, device=z.device)
+        return State(self.batch.calls, z, self.batch.t, nowhere, torch.zeros(len(z), dtype=torch.bool, device=z.device))
 
 
 @torch.no_grad()
@@ -202,7 +213,8 @@ def denoise(
         noise: names the draws of each row.
         given: [B, L] token ids, N where a token is to be drawn.
         warp: filter on the logits of the distribution that is drawn.
-        on_call: called with the noise at the beginning and after every network call.
+        on_call: called with the noise at the beginning, after every network call, and at the end, when the last tokens may have
+            settled without one.
         use_cache: keep the keys and values of settled tokens; same law, fewer rows.
         end: [B] lengths where sequences differ; what lies behind is given, and never seen.
         eos: a sequence whose drawn tokens are its tail is finished when this token was drawn and all before it is settled; what
@@ -214,6 +226,10 @@ def denoise(
     """
     N, L, device = network.num_tokens, given.shape[-1], given.device
     check_sampler(sampler, process, schedule, L)
+    if end is not None and bool((schedule.start(L).diff() < 0).any()):
+        raise ValueError(
+            f"sequences of different lengths need a hyperschedule from left to right, not {schedule}: draw them apart"
+        )
     turn, free = settling(schedule, L, device), given == N
     cache = Cache(L + 1) if use_cache and not schedule.flat(L) else None  # a flat window has no context
     if cache is not None:
@@ -229,7 +245,7 @@ def denoise(
         settled, reached = turn.settled(k), turn.reached(k)
         place = turn.position[settled:reached]
         if any(wanted[settled:reached]):
-            goal = None if sampler.own_times else (turn.start[settled:reached] + (turn.T - k - 1)).clamp(0, turn.T) / turn.T
+            goal = None if sampler.own_times else turn.times(k)
             for number, stage in enumerate(sampler.stages):
                 state = loop.advance(stage, k, (k * REPEATS + visit) * len(sampler.stages) + number, place, goal)
                 if state is not None:
@@ -241,4 +257,5 @@ def denoise(
         k = k + 1 if not sampler.own_times else turn.starts[reached] if reached < L else calls
         if eos is not None and turn.settled(k) > settled:
             batch.drop_finished(eos)
+    tell(loop.state())
     return Denoised(batch.z, batch.nfe, batch.body_rows, batch.head_rows)

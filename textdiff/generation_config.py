@@ -56,8 +56,8 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "max_length", "num_return_sequences", "max_denoising_steps", "batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be >= 1, got {value}")
+            if value is not None and not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
         if self.max_new_tokens is not None and self.max_length is not None:
             raise ValueError(
                 f"max_new_tokens={self.max_new_tokens} and max_length={self.max_length} both say how long a text is: give one"
@@ -70,6 +70,8 @@ class GenerationConfig:
         known = {f.name for f in dataclasses.fields(self)}
         if unknown := sorted(set(options) - known):
             raise ValueError(f"generate takes no option {', '.join(unknown)}; it takes {', '.join(sorted(known))}")
+        if options.get("hyperschedule") is not None and "max_denoising_steps" not in options:
+            options["max_denoising_steps"] = None
         if options.get("max_length") is not None and options.get("max_new_tokens") is None:
             options["max_new_tokens"] = None
         if options.get("max_new_tokens") is not None and options.get("max_length") is None:
@@ -99,6 +101,8 @@ class GenerationConfig:
 
     def as_dict(self) -> dict[str, Any]:
         """What differs from the defaults, as plain values for generation_config.json."""
+        if isinstance(self.seed, torch.Generator):
+            raise ValueError("a torch.Generator cannot be written down: give an integer seed")
         default = GenerationConfig()
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {name: describe(value) for name, value in values.items() if value != getattr(default, name)}

@@ -21,7 +21,7 @@ from .network.protocol import Denoiser
 from .noise import Noise, seed_from
 from .prediction import Prediction, require
 from .process import Process
-from .samples import Samples, Watch
+from .samples import Samples, Watch, ends_free
 
 MASK_TEXT = "[MASK]"
 BAR = {"desc": "sampling", "unit": "token", "leave": False}
@@ -85,8 +85,14 @@ class Model:
         return self.network.num_tokens
 
     def _ids(self, text: str | Tensor | Sequence[int]) -> Tensor:
-        ids = self.encode(text) if isinstance(text, str) else torch.as_tensor(text, dtype=torch.int64).cpu()
-        if ids.ndim != 1 or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= self.mask_id):
+        ids = self.encode(text) if isinstance(text, str) else torch.as_tensor(text).cpu()
+        if not ids.numel():
+            ids = ids.long()
+        if (
+            ids.ndim != 1
+            or ids.is_floating_point()
+            or (ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= self.mask_id)
+        ):
             raise ValueError(f"a prompt must be a text or ids [L] in 0..{self.mask_id} (MASK), got {text!r}")
         return ids
 
@@ -136,9 +142,8 @@ class Model:
             ValueError: if a prompt does not fit, an option does not exist, or sampler, schedule and network do not go together.
         """
         config = (generation_config or self.generation_config).but(**options)
-        schedule, sampler, warp = config.schedule(self.hyperschedule), config.sampler, config.filter()
-        for stage in sampler.stages:
-            require(self.prediction, stage.prediction, stage)
+        self._check(config)
+        schedule, warp = config.schedule(self.hyperschedule), config.filter()
         given = [row for row in self._requests(prompts, suffix, config) for _ in range(config.num_return_sequences)]
         for size in {len(row) for row in given}:
             self.warn_if_unseen(schedule, size)
@@ -150,12 +155,12 @@ class Model:
         with tqdm(total=sum(int((row == self.mask_id).sum()) for row in given), disable=None if progress else True, **BAR) as bar:
             for rows in _batches(given, config.batch_size, schedule):
                 batch, end = pad_sequence([given[row] for row in rows], batch_first=True), [len(given[row]) for row in rows]
-                watch = Watch(batch, end, self.mask_id, config, bar, streamer, on_call)
+                watch = Watch(batch, self.mask_id, config, bar, streamer, on_call)
                 done = denoise(
                     self.network,
                     self.process,
                     schedule,
-                    sampler,
+                    config.sampler,
                     Noise(key, first + torch.tensor(rows, device=self.device)),
                     batch.to(self.device),
                     warp,
@@ -168,10 +173,16 @@ class Model:
                 body_rows, head_rows = body_rows + done.body_rows, head_rows + done.head_rows
                 for place, row in enumerate(rows):
                     ids[row] = _cut(done.ids[place, : end[place]].cpu(), given[row] == self.mask_id, config.eos_token_id)
-                    nfe[row], paths[row] = int(done.nfe[place]), watch.trajectory(place)
+                    nfe[row], paths[row] = int(done.nfe[place]), watch.trajectory(place, len(ids[row]))
         drawn = sum(int((row[: len(found)] == self.mask_id).sum()) for row, found in zip(given, ids, strict=True))
         texts, seconds = [self.decode(row) for row in ids], time.perf_counter() - begin
         return Samples(ids, texts, nfe, seconds, drawn, body_rows, head_rows, paths if config.output_trajectory else None)
+
+    def _check(self, config: GenerationConfig) -> None:
+        for stage in config.sampler.stages:
+            require(self.prediction, stage.prediction, stage)
+        if config.eos_token_id is not None and not 0 <= config.eos_token_id < self.mask_id:
+            raise ValueError(f"eos_token_id must lie in 0..{self.mask_id - 1}, got {config.eos_token_id}")
 
     def _requests(self, prompts: Any, suffix: str | Sequence[str], config: GenerationConfig) -> list[Tensor]:
         """One sequence with MASK where a token is to be drawn for each prompt."""
@@ -219,14 +230,15 @@ def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:
     if short == long:
         return True
     try:
-        return torch.equal(schedule.start(short), schedule.start(long)[:short])
+        start = schedule.start(long)
+        return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
     except ValueError:  # start steps given one by one fit one length only
         return False
 
 
 def _cut(ids: Tensor, free: Tensor, eos: int | None) -> Tensor:
     """A sequence up to the first drawn end of text, which stays; a text with gaps to fill is not cut."""
-    if eos is None or not free.any() or not free[int(free.long().argmax()) :].all():
+    if eos is None or not ends_free(free):
         return ids
     ended = (free & (ids == eos)).nonzero()
     return ids[: int(ended[0]) + 1] if len(ended) else ids

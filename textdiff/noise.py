@@ -87,6 +87,8 @@ def seed_from(seed: int | torch.Generator) -> int:
     """A user's seed or `torch.Generator` as the integer key of all draws."""
     if isinstance(seed, torch.Generator):
         return int(torch.randint(2**62, (), generator=seed, device=seed.device))
+    if not -(2**63) <= int(seed) < 2**63:
+        raise ValueError(f"a seed must lie in -2^63..2^63 - 1, got {seed}")
     return int(seed)
 
 

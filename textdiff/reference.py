@@ -36,7 +36,10 @@ def measure(model: Model) -> dict[str, float]:
     batch, found = _batch(model), {}
     L = batch.ids.shape[-1]
     for name, (process, objective) in bounds(model.process, model.prediction).items():
-        estimator, noise = least_variance(process, model.hyperschedule, L), Noise(0, batch.example)
+        estimator, noise = (
+            least_variance(process, model.hyperschedule, L, False, model.network.conditioned),
+            Noise(0, batch.example),
+        )
         nats = sequence_nats(model.network, batch, process, model.hyperschedule, objective, estimator, noise)
         found[name] = float(nats.sum() / batch.ids.numel())
     return found

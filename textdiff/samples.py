@@ -48,20 +48,24 @@ class Samples:
         return self.tokens / max(sum(self.nfe), 1)
 
 
+def ends_free(free: Tensor) -> bool:
+    """Whether the positions to draw, free [L], are the end of a sequence: only then is it cut at a drawn end of text."""
+    return bool(free.any()) and bool(free[int(free.long().argmax()) :].all())
+
+
 class Watch:
     """What follows the states of a batch: progress bar, streamer, the caller's `on_call`, and the trajectories of its rows."""
 
     def __init__(
         self,
         given: Tensor,
-        lengths: list[int],
         mask: int,
         config: GenerationConfig,
         bar: Any,
         streamer: Any,
         on_call: Callable[[State], None] | None,
     ):
-        self.given, self.lengths, self.bar, self.on_call = given < mask, lengths, bar, on_call
+        self.given, self.bar, self.on_call = given < mask, bar, on_call
         self.stream = None if streamer is None else Stream(streamer, mask, config.eos_token_id, given[0] < mask)
         self.states: list[State] | None = [] if config.output_trajectory else None
         self.settled = int(self.given.sum())
@@ -72,22 +76,23 @@ class Watch:
         self.bar.update(settled - self.settled)
         self.settled = settled
         if self.states is not None:
-            self.states.append(State(state.call, state.ids.cpu().clone(), state.t.cpu() == 0, state.confidence.cpu()))
+            kept = (state.ids.cpu().clone(), state.t.cpu() == 0, state.confidence.cpu(), state.called.cpu().clone())
+            self.states.append(State(state.call, *kept))
         if self.stream is not None:
             self.stream.take(state)
         if self.on_call is not None:
             self.on_call(state)
 
-    def trajectory(self, row: int) -> Trajectory | None:
-        """How a row came about, up to the call that settled all of it; None if that was not asked for."""
+    def trajectory(self, row: int, length: int) -> Trajectory | None:
+        """How the first `length` tokens of a row came about, call by call of its own; None if that was not asked for."""
         if self.states is None:
             return None
-        kept = slice(self.lengths[row])
+        own = [state for n, state in enumerate(self.states[:-1]) if n == 0 or state.called[row]]
         ids, settled, confidence = (
-            torch.stack([getattr(state, name)[row, kept] for state in self.states]) for name in ("ids", "t", "confidence")
+            torch.stack([getattr(state, name)[row, :length] for state in own]) for name in ("ids", "t", "confidence")
         )
-        frames = int((~settled.all(-1)).sum()) + 1
-        return Trajectory(ids[:frames], settled[:frames], confidence[:frames], self.given[row, kept])
+        ids[-1], settled[-1] = self.states[-1].ids[row, :length], self.states[-1].t[row, :length]  # may settle without a call
+        return Trajectory(ids, settled, confidence, self.given[row, :length])
 
 
 class Stream:
@@ -97,8 +102,9 @@ class Stream:
     """
 
     def __init__(self, streamer: Any, mask: int, eos: int | None, given: Tensor):
-        self.streamer, self.mask, self.eos, self.given = streamer, mask, eos, given
-        self.done, self.length = 0, len(given)
+        self.streamer, self.mask, self.given = streamer, mask, given
+        self.eos = eos if ends_free(~given) else None  # a text with gaps goes on behind an end of text
+        self.done, self.length = -1, len(given)
 
     def take(self, state: State) -> None:
         """Pass on what is new, and the end."""
@@ -109,8 +115,8 @@ class Stream:
         ended = (ids[:ready] == self.eos) & ~self.given[:ready] if self.eos is not None else torch.zeros(0, dtype=torch.bool)
         if ended.any():
             ready = self.length = int(ended.long().argmax()) + 1
-        if ready > self.done:
-            self.streamer.put(ids[self.done : ready])
+        if ready > self.done:  # first of all the prompt, even an empty one: a streamer may skip it
+            self.streamer.put(ids[max(self.done, 0) : ready])
             self.done = ready
         draft = ids[ready : self.length]
         if self.done == self.length:

@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
     parser.add_argument("--top-p", type=float, help="draw among the likeliest tokens of this probability together")
     parser.add_argument("--min-p", type=float, help="draw among tokens this times as likely as the likeliest")
+    parser.add_argument("--no-cache", action="store_true", help="feed settled tokens in every call: the same samples, slower")
     parser.add_argument("--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text")
     parser.add_argument(
         "--output", action="append", type=Path, help=f"write a file, too; one of {', '.join(WRITERS)}; may be repeated"
@@ -96,6 +97,8 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
         chosen["sampler"] = parse(options.sampler, Sampler)
     if options.hyperschedule:
         chosen["hyperschedule"] = parse(options.hyperschedule, Hyperschedule)
+    if options.no_cache:
+        chosen["use_cache"] = False
     if options.stop_at_eos:
         if model.tokenizer.eos_token_id is None:
             raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
@@ -158,7 +161,11 @@ def main(arguments: list[str]) -> None:
     schedule = config.schedule(model.hyperschedule)
     print(_summary(samples, schedule, config.sampler), file=sys.stderr)
     settings = {"hyperschedule": str(schedule), "sampler": str(config.sampler), "temperature": config.temperature}
-    settings |= {"nfe": max(samples.nfe), "seconds": samples.seconds, "tokens_per_second": samples.tokens_per_second}
+    settings |= {
+        "nfe": sum(samples.nfe) / len(samples.nfe),
+        "seconds": samples.seconds,
+        "tokens_per_second": samples.tokens_per_second,
+    }
     record = {"settings": settings, "generation_config": config.as_dict(), **provenance(model, options.run, options.seed)}
     for path in options.output or []:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -22,8 +22,10 @@ from torch import Tensor
 
 from ..estimator import Batch, bounds, continuous, least_variance, sequence_nats
 from ..generation import denoise
+from ..generation_config import GenerationConfig
 from ..model import Model
 from ..noise import Noise
+from ..prediction import require
 from ..samplers import Ancestral, filters
 
 GREEDY = 1e-4  # the temperature of greedy choices
@@ -139,7 +141,9 @@ def _mean(model: Model, part: list[Question], half: int, draws: int, seed: int) 
     given = torch.arange(ids.shape[-1], device=model.device) < known[:, None]
     example = torch.tensor([question.number for question in part], device=model.device)
     process, objective = bounds(model.process, model.prediction)["nelbo"]
-    estimator = least_variance(process, model.hyperschedule, ids.shape[-1])
+    # The bound is that of the schedule at the model's own length, however short the question.
+    steps = not continuous(model.hyperschedule, model.length)
+    estimator = least_variance(process, model.hyperschedule, ids.shape[-1], steps, model.network.conditioned)
     total = torch.zeros(len(part), dtype=torch.float64, device=model.device)
     for draw in range(draws):
         batch = Batch(ids, example, example * draws + draw, key=half, given=given)
@@ -150,6 +154,7 @@ def _mean(model: Model, part: list[Question], half: int, draws: int, seed: int) 
 
 def greedy(model: Model, question: Question, seed: int = 0) -> bool:
     """Whether `generate` at temperature 1e-4 would give this continuation."""
+    require(model.prediction, Ancestral.prediction, "greedy decoding")
     N, count = model.network.num_tokens, len(question.continuation)
     given = torch.tensor([[*question.context, *[N] * count]], device=model.device)
     noise = Noise(seed, torch.tensor([question.number], device=model.device))
@@ -179,7 +184,9 @@ def continuations(
     """
     ids = [model.encode(context).tolist()[-(model.length - most) :] for context in contexts]
     prompts = [model.decode(torch.tensor(row, dtype=torch.int64)) for row in ids]
-    samples = model.generate(prompts, max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size)
+    samples = model.generate(
+        prompts, GenerationConfig(max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size)
+    )
     found = []
     for row, prompt in zip(samples.ids, prompts, strict=True):
         begin = len(model.encode(prompt))

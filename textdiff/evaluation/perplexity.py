@@ -207,6 +207,8 @@ def measure(
         raise ValueError(f"draws must be an even number in 2..{MOST}, got {draws}: two halves give the standard error")
     if until_se is not None and not until_se > 0:
         raise ValueError(f"the standard error to reach must be above 0, got {until_se!r}")
+    if any_order and discrete:
+        raise ValueError("the mean over orders is the bound of infinitely many steps: ask for any_order or discrete, not both")
     schedule, network, L = hyperschedule or model.hyperschedule, model.network, _length(batches())
     readings = bounds(model.process, model.prediction)
     found: list[Bound] = []
@@ -226,7 +228,13 @@ def measure(
         name = CORRECTING if key == "nelbo" and len(readings) > 1 else NAMES[key]
         state(name, process, _estimator_name(estimator, schedule, L, discrete), one)
         if any_order and chain_rule.has_orders(network, process, schedule, L):
-            state(name, process, "chain rule of random orders", lambda b, n: chain_rule.order_nats(network, b, schedule, n))
+            limit = name if schedule.flat(L) else f"{name}, limit of many steps"
+            state(
+                limit,
+                process,
+                "chain rule of random orders, continuous time",
+                lambda b, n: chain_rule.order_nats(network, b, schedule, n),
+            )
     if any_order and not any("orders" in bound.estimator for bound in found):
         raise ValueError(f"{model.process} under {schedule} is no mean over orders: ask for it of masking, flat or in blocks")
     return found

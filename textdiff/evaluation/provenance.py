@@ -20,14 +20,17 @@ PACKAGES = ("torch", "transformers", "lightning", "datasets", "tokenizers", "num
 
 def _git_revision() -> str | None:
     """The commit of textdiff's own checkout, with a + if it is changed; None if it is installed from a wheel."""
-    here = Path(__file__).parent
+    root = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=here, capture_output=True, text=True, check=True
-        )
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:  # the repository of somebody's virtual environment
+            return None
+        return git("describe", "--always", "--dirty=+", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None
-    return found.stdout.strip()
 
 
 def software() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -16,9 +17,12 @@ def joined(device: str) -> Iterator[str]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    if local.startswith("cuda"):
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if local.startswith("cuda") else "gloo")
     try:
-        yield f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+        yield local
     finally:
         dist.destroy_process_group()
 

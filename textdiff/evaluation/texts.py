@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..data.corpora import Corpus
+from ..generation_config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from ..model import Model
 from ..samplers import Ancestral, Sampler
@@ -54,6 +55,8 @@ def draw(
 ) -> dict[str, Any]:
     """Samples of a model with their settings, in the form that `textdiff sample --output x.json` writes."""
     samples = model.generate(
+        None,
+        GenerationConfig(),  # not what is stored with the model: a measured law is the one that is written down
         num_return_sequences=num_samples,
         max_length=length,
         hyperschedule=hyperschedule,

@@ -32,8 +32,10 @@ def temperature(value: float) -> Filter:
     Raises:
         ValueError: if value is not positive.
     """
-    if not value > 0:
-        raise ValueError(f"temperature must be > 0, got {value!r}: for greedy choices use a small one, such as 1e-4")
+    if not value >= 1e-12:  # less would overflow
+        raise ValueError(
+            f"temperature must be > 0 (1e-12 at least), got {value!r}: for greedy choices use a small one, such as 1e-4"
+        )
     return identity if value == 1 else partial(_divide, by=value)
 
 
