@@ -115,6 +115,7 @@ def estimators(result: dict) -> str:
                 f"- {SIX[name]}, {bound.split(':')[0]}: spread over {n['seeds']} seeds {n['deviation']:.4f}, stated {n['stated']:.4f}; "
                 f"{100 * n['within_1.96']:.0f} ± {100 * n['within_error']:.0f} % within 1.96 of it."
             )
+    return "\n".join(lines)
 
 
 def adapt(result: dict) -> str:

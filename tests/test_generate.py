@@ -240,3 +240,24 @@ def test_outputs_of_the_command(capsys, tmp_path, monkeypatch):
 def test_prompts_that_cannot_be_read(lines, message, capsys, tmp_path):
     (tmp_path / "p.jsonl").write_text(lines)
     assert message in tiny.refused(capsys, ["sample", str(tiny.run()), "--prompts", str(tmp_path / "p.jsonl")])
+
+
+# --- what a new user meets
+
+
+def test_choices_may_be_written_as_on_the_command_line(model):
+    written = model.generate("the ", hyperschedule="Block(4, 3)", sampler="ACS(rate=4)")
+    assert written.texts == model.generate("the ", hyperschedule=Block(4, 3), sampler=ACS(rate=4)).texts
+    for options, message in (({"sampler": Block}, "sampler must be a Sampler"), ({"hyperschedule": "Blok"}, "unknown hyperschedule")):
+        with pytest.raises(ValueError, match=message):
+            model.generate(**options)
+
+
+def test_unknown_characters_are_warned_of():
+    characters = textdiff.load(tiny.run())
+    with pytest.warns(UserWarning, match="2 tokens of the prompt 'é日' are unknown"):
+        characters.generate("é日", max_new_tokens=2)
+
+
+def test_the_package_lists_what_it_has():
+    assert {"load", "save", "export", "push", "Model", "Samples"} <= set(dir(textdiff))

@@ -228,7 +228,7 @@ def test_page_in_a_browser(tmp_path):
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stderr
     seen = json.loads(found[1])
-    assert seen["first"] == ["noise, 4 calls", "a:given :masked :masked :masked f:active"]
+    assert seen["first"] == ["call 4 of 4", "a:given c:settled b:drawn e:settled g:settled"]
     assert seen["slider"] == ["call 2 of 4", "a:given c:corrected :masked :remasked f:active"]
     assert (seen["right"], seen["far"]) == ("call 3 of 4", "noise, 4 calls")
     assert seen["end"] == ["call 4 of 4", "a:given c:settled b:drawn e:settled g:settled"]

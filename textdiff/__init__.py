@@ -1,8 +1,10 @@
 """textdiff: hybrid diffusion language models, everything between GPT and diffusion.
 
 import textdiff
-model = textdiff.load("runs/quickstart")
+model = textdiff.load("runs/quickstart")  # .to("cuda")
 print(model.generate("To be", num_return_sequences=3).texts)
+
+Here: load, save, export, push, Model, Samples. Processes, hyperschedules and samplers are in the modules of these names.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
 
 
 register()

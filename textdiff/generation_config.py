@@ -10,7 +10,7 @@ import torch
 
 from .hyperschedule import Hyperschedule
 from .samplers import Ancestral, Sampler, filters
-from .spec import build, describe
+from .spec import build, describe, parse
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class GenerationConfig:
         max_new_tokens: tokens to draw between a prompt and its suffix.
         max_length: instead, tokens of the whole sequence; default: the training length.
         num_return_sequences: samples per prompt.
-        hyperschedule: which position is at which noise level at which call; default: that of training.
+        hyperschedule: which position is at which noise level at which call, or how it is written on the command line; default: that
+            of training.
         max_denoising_steps: T, the calls of a window: replaces the levels of the hyperschedule (flat and block).
-        sampler: how a token takes a step.
+        sampler: how a token takes a step, or how it is written on the command line.
         temperature: divides the logits of the distribution that is drawn, > 0.
         top_k: draw among the k likeliest tokens only, >= 1.
         top_p: draw among the fewest likeliest tokens that have this probability together, in (0, 1].
@@ -54,6 +55,12 @@ class GenerationConfig:
     output_trajectory: bool = False
 
     def __post_init__(self) -> None:
+        for name, base in (("sampler", Sampler), ("hyperschedule", Hyperschedule)):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                object.__setattr__(self, name, parse(value, base))  # type: ignore[type-abstract]
+            elif not isinstance(value, base) and not (value is None and name == "hyperschedule"):
+                raise ValueError(f"{name} must be a {base.__name__}, or how one is written on the command line, got {value!r}")
         for name in ("max_new_tokens", "max_length", "num_return_sequences", "max_denoising_steps", "batch_size"):
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):

@@ -59,6 +59,11 @@ class Model:
         """Where the network is."""
         return self.network.head_parameters()[0].device
 
+    def to(self, device: str | torch.device) -> Model:
+        """This model, its network moved to a device."""
+        self.network.to(device)  # type: ignore[attr-defined]
+        return self
+
     def encode(self, text: str) -> Tensor:
         """Token ids [L] of a text; each `[MASK]` in it becomes one position to draw (id N)."""
         N = self.network.num_tokens
@@ -88,6 +93,10 @@ class Model:
         ids = self.encode(text) if isinstance(text, str) else torch.as_tensor(text).cpu()
         if not ids.numel():
             ids = ids.long()
+        if isinstance(text, str) and (
+            unknown := int((ids == self.tokenizer.unk_token_id).sum()) if self.tokenizer.unk_token else 0
+        ):
+            warnings.warn(f"{unknown} tokens of the prompt {text!r} are unknown to this model's tokenizer", stacklevel=4)
         if (
             ids.ndim != 1
             or ids.is_floating_point()

@@ -16,13 +16,20 @@ from ..source import find
 RUN = "model folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id user/name[@revision]"
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+
+
 def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
     """The parser of a command on a model folder, with the options that all of them have."""
     parser = argparse.ArgumentParser(
         prog=f"textdiff {prog}",
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=Help,
     )
     parser.add_argument("run", metavar="RUN", help=RUN)
     parser.add_argument("--verify", action="store_true", help="compute the reference bounds of an exported model again, first")
@@ -39,6 +46,8 @@ def open_run(options: argparse.Namespace) -> Model:
         raise ValueError(f"--batch-size must be >= 1, got {options.batch_size}")
     options.run = find(options.run)
     model = load(options.run, options.verify)
+    if options.verify:
+        print(f"{options.run}: the reference bounds are those that were stored", file=sys.stderr)
     try:
         model.network.to(options.device)  # type: ignore[attr-defined]
     except (RuntimeError, AssertionError) as error:

@@ -16,7 +16,7 @@ from ..estimator import Batch
 from ..evaluation import perplexity, ranks
 from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
-from ..evaluation.text_bytes import text_bytes
+from ..evaluation.text_bytes import text_bytes, unknown
 from ..hub import write_json
 from ..hyperschedule import Hyperschedule
 from ..model import Model
@@ -169,14 +169,15 @@ def _write(model: Model, text: Text, found: list[perplexity.Bound], rows: int, o
     output = options.output or options.run.results / result_name(options, text)
     write_json(output, json.loads(json.dumps(result, default=str)))
     tokens, size = found[0].tokens, found[0].text_bytes
-    print(
-        f"{text.name}, {text.split} split: {tokens} tokens (EOS counted) of {size} bytes in {found[0].sequences} rows; {output}"
-    )
+    lost = unknown(model.tokenizer, text.data.packed(text.split).first(options.limit))
+    told = f"of {size} bytes" if size is not None else f"of which {lost} unknown to the tokenizer, so no bits per byte"
+    print(f"{text.name}, {text.split} split: {tokens} tokens (EOS counted) {told}, in {found[0].sequences} rows; {output}")
     if options.plot:
         names = [f"{bound.name}, {bound.estimator}" for bound in found]
         curves = {name: (b.by_position, b.by_level) for name, b in zip(names, found, strict=True)}
         picture = figure(curves, f"{options.run} on {text.name}, {text.split} split")
         picture.savefig(output.with_suffix(".png"), dpi=150)
+        print(f"plot in {output.with_suffix('.png')}")
 
 
 def _remark(tables: dict[str, list[perplexity.Bound]], options: argparse.Namespace) -> None:

@@ -128,8 +128,8 @@ def main(arguments: list[str]) -> None:
         "evaluated": software(),
     }
     print(table(result).text())
-    print(f"{found['texts']} texts, {found['scored_tokens']} tokens scored by {found['judge']['name']}; {found['bos']}; ", end="")
-    print(f"{found['truncated']} texts cut at {found['max_tokens']} tokens")
+    print(f"{found['texts']} texts, {found['scored_tokens']} tokens scored by {found['judge']['name']}; {found['bos']}", end="")
+    print(f"; {found['truncated']} texts cut at {found['max_tokens']} tokens" if found["max_tokens"] else "")
     if "mauve" in result:
         m = result["mauve"]
         print(

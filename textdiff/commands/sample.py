@@ -16,7 +16,7 @@ from ..hyperschedule import Hyperschedule
 from ..model import Model
 from ..samplers import Sampler
 from ..samples import Samples
-from ..spec import parse
+from ..spec import names, parse
 from .common import open_run, parser_of
 
 OPTIONS = (
@@ -32,7 +32,8 @@ OPTIONS = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("sample", "Draw texts. Laws and bounds of the samplers are in their documentation.")
+    parser = parser_of("sample", "Draw texts. The same call draws the same texts; --seed draws others.")
+    parser.epilog = f"samplers: {', '.join(names(Sampler))}; python -c 'help(\"textdiff.samplers\")' says what they draw from"
     parser.add_argument("--prompt", action="append", help="beginning of a text, or a text with [MASK] to fill; may be repeated")
     parser.add_argument(
         "--prompts", metavar="FILE", help="one prompt a line, or .jsonl with 'prompt' and 'suffix'; - is standard input"
@@ -124,7 +125,7 @@ def _lines(path: Path, samples: Samples, settings: dict[str, Any], model: Model)
 def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
     from ..viewer import page
 
-    shown = {name: str(value) for name, value in settings["settings"].items()}
+    shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in settings["settings"].items()}
     path.write_text(page(samples.trajectories or [], model.decode_token, model.mask_id, settings["run"], shown), encoding="utf-8")
 
 

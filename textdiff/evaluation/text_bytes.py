@@ -8,11 +8,24 @@ from transformers import PreTrainedTokenizerFast
 from ..data.packing import Packed
 
 
-def text_bytes(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int:
+def unknown(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int:
+    """How many scored tokens stand for characters that the tokenizer does not know."""
+    ids = packed.ids if packed.valid is None else packed.ids[packed.valid]
+    return (
+        0
+        if tokenizer.unk_token is None or tokenizer.unk_token_id == tokenizer.eos_token_id
+        else int((ids == tokenizer.unk_token_id).sum())
+    )
+
+
+def text_bytes(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int | None:
     """UTF-8 bytes of the text that the scored tokens stand for: decoded document by document; EOS and filler have none.
 
-    Where the tokenizer gives any text back exactly (byte-level BPE) these are the bytes of the corpus itself.
+    Where the tokenizer gives any text back exactly (byte-level BPE) these are the bytes of the corpus itself; None if a token stands
+    for an unknown character.
     """
+    if unknown(tokenizer, packed):
+        return None
     ids = packed.ids.reshape(-1) if packed.valid is None else packed.ids[packed.valid]
     ends = np.flatnonzero(ids == tokenizer.eos_token_id)
     documents = [part[part != tokenizer.eos_token_id].tolist() for part in np.split(ids, ends + 1)]

@@ -32,7 +32,7 @@ def temperature(value: float) -> Filter:
     Raises:
         ValueError: if value is not positive.
     """
-    if not value >= 1e-12:  # less would overflow
+    if not (isinstance(value, int | float) and value >= 1e-12):  # less would overflow
         raise ValueError(
             f"temperature must be > 0 (1e-12 at least), got {value!r}: for greedy choices use a small one, such as 1e-4"
         )

@@ -57,7 +57,7 @@ function start() {
   const data = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const make = (tag, text = "", name = "") => Object.assign(document.createElement(tag), { textContent: text, className: name });
-  const now = { sample: 0, frame: 0, chosen: -1, playing: 0 };
+  const now = { sample: 0, frame: Infinity, chosen: -1, playing: 0 };
   let cells, tokens, drawn; // of the sample shown; drawn: what each token shows
 
   const runs = () => data.samples[now.sample].runs;
