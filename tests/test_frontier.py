@@ -113,6 +113,17 @@ def test_other_weights_are_another_point(tmp_path):
     assert frontier.settings(found, point, False) != frontier.settings(found, replace(point, run=str(tiny.run("mdlm"))), False)
 
 
+def test_an_edited_reference_is_another_measurement(tmp_path):
+    text, before = tmp_path / "text.txt", {}
+    for content in ("one", "two"):
+        text.write_text(content)
+        frontier._fingerprint.cache_clear()
+        found = frontier.read(study(tmp_path, "judge", reference=str(text)))
+        now = {measured: frontier.settings(found, found.points[0], measured) for measured in (False, True)}
+        assert before.get(False, now[False]) == now[False] and before.get(True) != now[True], "samples stay, measures do not"
+        before = now
+
+
 def test_pictures_show_every_point_with_its_errors():
     rows = [result(schedule=f"Flat({16 // rho})", rho=float(rho)) for rho in (1, 2, 4)] + [result(run="other")]
     human = {name: [2.0, 0.1] for name in frontier.SHOWN}

@@ -248,7 +248,10 @@ def test_prompts_that_cannot_be_read(lines, message, capsys, tmp_path):
 def test_choices_may_be_written_as_on_the_command_line(model):
     written = model.generate("the ", hyperschedule="Block(4, 3)", sampler="ACS(rate=4)")
     assert written.texts == model.generate("the ", hyperschedule=Block(4, 3), sampler=ACS(rate=4)).texts
-    for options, message in (({"sampler": Block}, "sampler must be a Sampler"), ({"hyperschedule": "Blok"}, "unknown hyperschedule")):
+    for options, message in (
+        ({"sampler": Block}, "sampler must be a Sampler"),
+        ({"hyperschedule": "Blok"}, "unknown hyperschedule"),
+    ):
         with pytest.raises(ValueError, match=message):
             model.generate(**options)
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,18 @@ class Study:
     def measuring(self) -> dict[str, Any]:
         """The settings that the measures depend on, beside the samples."""
         shown = ("judge", "reference", "split", "features", "max_tokens", "buckets", "kmeans_seeds", "dtype")
-        return {name: getattr(self, name) for name in shown}
+        files = {name: _fingerprint(getattr(self, name)) for name in ("judge", "features", "reference")}
+        return {name: getattr(self, name) for name in shown} | {"sha256": files}
+
+
+@cache
+def _fingerprint(name: str | None) -> str | None:
+    """SHA-256 of a local file, or of the weights in a folder, that this stands for; None for the name of something elsewhere."""
+    path = Path((name or "").replace(":", "/"))
+    if path.is_file():
+        return sha256(path)
+    weights = sorted(path.glob("*.safetensors")) if name and path.is_dir() else []
+    return " ".join(map(sha256, weights)) or None
 
 
 def _combinations(groups: Any) -> list[Point]:
