@@ -31,9 +31,11 @@ def training(result: dict) -> str:
     lines = [
         f"`benchmarks/training.py`, {o['layers']} x {o['width']}, context {o['length']}, "
         f"vocabulary {int(o['vocabulary']):,}, batch {o['batch']}, "
-        f"{result['threads']} thread{'s' * (result['threads'] > 1)}, interleaved in one run; ratios are what carries over:",
+        f"{result['threads']} thread{'s' * (result['threads'] > 1)}, "
+        f"{result['clock']}, interleaved in one run; ratios are what carries over:",
         "",
-        "| case | tokens/s ÷ GPT-2's | supervised positions/s | memory above weights and optimizer, GB | body | head | optimizer |",
+        "| case | tokens/s ÷ GPT-2's | supervised positions/s | memory alive above weights, gradients and moments, GB "
+        "| body | head | optimizer |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [

@@ -242,7 +242,7 @@ def test_a_loss_that_diverged_on_another_rank_is_an_error_here(tmp_path, monkeyp
 @pytest.mark.parametrize(
     "option",
     [
-        {"lr": 0.0},
+        {"lr": -1.0},
         {"lr": math.nan},
         {"betas": (0.9, 1.0)},
         {"betas": (0.9,)},
