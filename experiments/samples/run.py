@@ -1,7 +1,7 @@
 """Samples of the six models under every schedule and sampler that fits them: `python experiments/samples/run.py`.
 
-Writes result.json (texts with their settings, entropy and repetition), samples.md to read, and one page per model that shows how a
-few of them came about. What was drawn already is kept; delete result.json to draw anew.
+Writes result.json (texts with their settings), samples.md to read, and to runs/samples one page per model that shows how one sample of
+each case came about. What was drawn already is kept; delete result.json to draw anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from textdiff.viewer import page
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "six_models" / "models"
+PAGES = Path("runs/samples")
 MASKED = (
     "Ancestral",
     "FirstHitting",
@@ -90,7 +91,8 @@ def main() -> None:
         if paths:
             numbered = {f"sample {n}": case for n, case in enumerate(paths, start=1)}
             text = page(list(paths.values()), model.decode_token, model.mask_id, f"{name}: one sample a sampler", numbered)
-            (output / f"{name}.html").write_text(text, encoding="utf-8")
+            PAGES.mkdir(parents=True, exist_ok=True)
+            (PAGES / f"{name}.html").write_text(text, encoding="utf-8")
     (output / "samples.md").write_text(reading(results), encoding="utf-8")
 
 
