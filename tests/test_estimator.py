@@ -415,7 +415,7 @@ def test_26_b2_and_b3_bound_their_processes(seed, monkeypatch):
 class Stubborn:
     """Knows x at masked positions; at visible ones its cavity logits are `own` at the token seen and 0 elsewhere."""
 
-    shifted, bos, conditioned, num_tokens = False, 0, False, 3
+    shifted, bos, conditioned, num_tokens, self_noise = False, 0, False, 3, None
 
     def __init__(self, x: Tensor, own: float):
         self.x, self.own = x, own

@@ -56,6 +56,7 @@ class SetNetwork:
     shifted = False
     bos = 0
     cacheable = False
+    self_noise = None
 
     def __init__(self, N: int = 3, conditioned: bool = False, seed: int = 0, scale: float = 1.0, length: int = 8, D: int = 5):
         draw = torch.Generator().manual_seed(seed)

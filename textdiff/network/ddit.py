@@ -12,10 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, silu
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
 from ..attention import Visibility
+from .base import DenoiserModel
 from .block import Block, Condition, rotary
 from .cache import Cache
 
@@ -86,7 +87,7 @@ class NoiseEmbedding(nn.Module):
         return silu(self.second(silu(self.first(features))))
 
 
-class DDiT(PreTrainedModel):
+class DDiT(DenoiserModel):
     """The denoiser (see `network.protocol`): embeddings of N + 1 ids, blocks, a final norm and a linear head over N tokens."""
 
     config_class = DDiTConfig
@@ -118,21 +119,6 @@ class DDiT(PreTrainedModel):
             init.ones_(module.weight)
         if module is self.output:
             init.ones_(module.weight[:, self.config.width :])
-
-    @property
-    def num_tokens(self) -> int:
-        """N."""
-        return self.config.num_tokens
-
-    @property
-    def shifted(self) -> bool:
-        """Whether row j-1 predicts token j."""
-        return self.config.shifted
-
-    @property
-    def bos(self) -> int:
-        """The id in front of a shifted sequence."""
-        return self.config.bos
 
     @property
     def conditioned(self) -> bool:

@@ -115,5 +115,4 @@ def logits_of(network: Denoiser, hidden: Tensor) -> Tensor:
 
 def to_cavity(network: Denoiser, logits: Tensor, z: Tensor) -> Tensor:
     """Logits [..., N] as every objective and sampler takes them: an imported posterior loses its shift at the own token z [...] (4.3)."""
-    noise = getattr(network, "self_noise", None)
-    return logits if noise is None else cavity_logits(logits, z, noise)
+    return logits if network.self_noise is None else cavity_logits(logits, z, network.self_noise)

@@ -18,9 +18,10 @@ from transformers import initialization as init
 
 from ..attention import Visibility, attend
 from ..kernels import check_backend
+from .base import DenoiserModel
+from .block import TimeEmbedding
 from .cache import Cache
 from .protocol import Architecture
-from .transformer import TimeEmbedding
 
 FAMILIES = ("gpt2", "llama")  # every layer attends to all that it may see: no sliding windows of a layer's own
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
@@ -143,7 +144,7 @@ def check_family(config: PreTrainedConfig) -> None:
         raise ValueError(f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot be cached")
 
 
-class PretrainedDenoiser(PreTrainedModel):
+class PretrainedDenoiser(DenoiserModel):
     """The denoiser (see `network.protocol`) around a GPT-2 or Llama; `base` and `output` are `transformers`' own modules."""
 
     config_class = PretrainedDenoiserConfig
@@ -177,21 +178,6 @@ class PretrainedDenoiser(PreTrainedModel):
     @property
     def shifted(self) -> bool:
         """A causal language model predicts the next token."""
-        return True
-
-    @property
-    def bos(self) -> int:
-        """The id in front of a sequence."""
-        return self.config.bos
-
-    @property
-    def conditioned(self) -> bool:
-        """Whether the network looks at t."""
-        return self.config.conditioned
-
-    @property
-    def cacheable(self) -> bool:
-        """Time conditions each row by itself."""
         return True
 
     @property

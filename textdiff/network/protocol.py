@@ -39,6 +39,11 @@ class Denoiser(Protocol):
         """Whether a row's keys depend on its own time only, so that those of settled rows can be cached."""
         ...
 
+    @property
+    def self_noise(self) -> float | None:
+        """The self-noise for which the logits are a posterior's (an imported checkpoint's); None: they are not."""
+        ...
+
     def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
         """Hidden rows of ids [B, R] in 0..N, positions [R] or [B, R] and times t [B, R] in [0, 1].
 

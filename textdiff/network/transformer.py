@@ -10,11 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
 from ..attention import Visibility
 from ..kernels import check_backend
+from .base import DenoiserModel
 from .block import Block, Condition, TimeEmbedding, rotary
 from .cache import Cache
 from .protocol import Architecture
@@ -103,7 +104,7 @@ class Transformer(Architecture):
         return network
 
 
-class TransformerModel(PreTrainedModel):
+class TransformerModel(DenoiserModel):
     """The denoiser (see `network.protocol`): embeddings for N + 1 ids, blocks, a final norm and a linear head over N tokens."""
 
     config_class = TransformerConfig
@@ -137,26 +138,6 @@ class TransformerModel(PreTrainedModel):
             init.constant_(module.weight, min(1.0, 0.5 / (0.02 * self.config.width)) if tied else 1.0)
 
     @property
-    def num_tokens(self) -> int:
-        """N."""
-        return self.config.num_tokens
-
-    @property
-    def shifted(self) -> bool:
-        """Whether row j-1 predicts token j."""
-        return self.config.shifted
-
-    @property
-    def bos(self) -> int:
-        """The id in front of a shifted sequence."""
-        return self.config.bos
-
-    @property
-    def conditioned(self) -> bool:
-        """Whether the network looks at t."""
-        return self.config.conditioned
-
-    @property
     def architecture(self) -> Transformer:
         """The shape that builds such a network."""
         c = self.config
@@ -165,11 +146,6 @@ class TransformerModel(PreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, for transformers' tools."""
         return self.embedding
-
-    @property
-    def cacheable(self) -> bool:
-        """Time conditions each row by itself."""
-        return True
 
     def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
         """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`."""
