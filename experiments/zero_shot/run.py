@@ -42,8 +42,8 @@ def main() -> None:
     """Measure what is missing, and put all together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="folder with the benchmarks; default: the Hub")
-    parser.add_argument("--rows", type=int, default=64, help="rows of 128 tokens to score of each text")
-    parser.add_argument("--draws", type=int, default=2, help="noisy versions of each row")
+    parser.add_argument("--rows", type=int, default=192, help="rows of 128 tokens to score of each text")
+    parser.add_argument("--draws", type=int, default=4, help="noisy versions of each row")
     parser.add_argument("--passages", type=int, default=300, help="passages of LAMBADA to complete")
     options = parser.parse_args()
     data = ("--data-dir", options.data_dir.resolve()) if options.data_dir else ()
