@@ -96,7 +96,9 @@ class GammaHybrid(Process):
         log_keep = -g * sigma if g > 0 else zero
         return Clock(
             -torch.expm1(-(1 - g) * sigma) if g < 1 else zero,
-            (1 - g) * torch.where(visible > 0, rate * visible, 0.0) if g < 1 else zero,
+            (1 - g) * torch.where(visible > 0, rate * visible, float(g == 0))
+            if g < 1
+            else zero,  # infinite at the end, but for g = 0
             log_keep,
             (-torch.expm1(log_keep)).log(),
             -g * rate if g > 0 else zero,

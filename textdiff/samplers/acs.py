@@ -24,7 +24,7 @@ def refuse_absorbing(sampler: Sampler, process: Process) -> None:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ACS(Ancestral):
     """Correct visible tokens while unmasking the others, exactly (`maths.md` 5.4).
 
@@ -50,6 +50,10 @@ class ACS(Ancestral):
         value = self.eta if self.eta is not None else self.rate
         if not value >= 0:
             raise ValueError(f"eta and rate must be >= 0, got {value!r}")
+
+    def __repr__(self) -> str:
+        chosen = f"eta={self.eta!r}" if self.eta is not None else f"rate={self.rate!r}"
+        return f"{type(self).__name__}({chosen})"
 
     def check(self, process: Process) -> None:
         refuse_absorbing(self, process)

@@ -13,7 +13,7 @@ from .acs import ACS
 from .ancestral import Ancestral
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InformedACS(ACS):
     """ACS whose redraws go where the posterior doubts the visible token.
 
