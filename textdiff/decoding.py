@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.nn.functional import pad
 
 from .attention import Visibility
 from .call import Call, check_layout
+from .constants import constant
 from .hyperschedule import Hyperschedule
 from .network.cache import Cache
 from .network.protocol import Denoiser
@@ -58,7 +58,7 @@ class Settling:
         return bisect_right(self.starts, k)
 
 
-@lru_cache(maxsize=64)
+@constant
 def settling(schedule: Hyperschedule, L: int, device: torch.device) -> Settling:
     """The settling order of a schedule's L positions, with tensors on a device."""
     start = schedule.start(L)

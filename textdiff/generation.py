@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .constants import constants
 from .decoding import check_cache, generation_call, settling
 from .hyperschedule import Hyperschedule
 from .network.cache import Cache
@@ -62,7 +63,7 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
         stage.check(process)
     if not sampler.stages[-1].predicts:
         raise ValueError(f"{sampler} corrects tokens but draws none: use PredictorCorrector(corrector={sampler.stages[-1]})")
-    if sampler.own_times and bool((schedule.start(L).unique().diff() < schedule.T).any()):
+    if sampler.own_times and not constants(schedule, L, torch.device("cpu")).apart:
         raise ValueError(
             f"{sampler} chooses its own times and needs windows that do not overlap, not {schedule}: use a flat or block hyperschedule, "
             "or Ancestral"
@@ -226,7 +227,7 @@ def denoise(
     """
     N, L, device = network.num_tokens, given.shape[-1], given.device
     check_sampler(sampler, process, schedule, L)
-    if end is not None and bool((schedule.start(L).diff() < 0).any()):
+    if end is not None and not constants(schedule, L, device).left_to_right:
         raise ValueError(
             f"sequences of different lengths need a hyperschedule from left to right, not {schedule}: draw them apart"
         )

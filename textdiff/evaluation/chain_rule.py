@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..call import training_call
+from ..constants import constants
 from ..estimator import Batch
 from ..hyperschedule import Hyperschedule
 from ..network.head import row_values
@@ -24,7 +25,7 @@ def is_exact(network: Denoiser, process: Process, schedule: Hyperschedule, L: in
 
 def has_orders(network: Denoiser, process: Process, schedule: Hyperschedule, L: int) -> bool:
     """Whether the bound of `process` is a mean over orders: masking alone, a network that does not see t, windows that never overlap."""
-    apart = len(schedule.start(L).unique()) == int(schedule.groups(L).max()) + 1
+    apart = constants(schedule, L, torch.device("cpu")).apart
     return isinstance(process, Absorbing) and not network.conditioned and apart and schedule.T > 1
 
 
@@ -39,13 +40,13 @@ def order_nats(network: Denoiser, batch: Batch, schedule: Hyperschedule, noise: 
         Nats and t at every position, [B, L] float64 both.
     """
     ids, L, N = batch.ids, batch.ids.shape[-1], network.num_tokens
-    group = schedule.groups(L).to(ids.device)
+    fixed = constants(schedule, L, ids.device)
+    group, tiling = fixed.group, fixed.tiling
     valid = torch.ones_like(ids, dtype=torch.bool) if batch.valid is None else batch.valid
     together = (group[:, None] == group) & valid[:, None, :]
     u = noise.positions(ids, Stream.ORDER)
     rank = 1 + ((u[:, None, :] < u[:, :, None]) & together).sum(-1)  # 1 is revealed last
     size = together.sum(-1).clamp_min(1)
-    tiling = schedule.tiling(torch.zeros(1, 1, dtype=torch.int64, device=ids.device), L)
     nats = torch.zeros(ids.shape, dtype=torch.float64, device=ids.device)
     for count in range(1, int(size.max()) + 1):
         chosen = valid & (rank == count)

@@ -27,6 +27,7 @@ from ..model import Model
 from ..noise import Noise
 from ..prediction import require
 from ..samplers import Ancestral, filters
+from . import chain_rule
 
 GREEDY = 1e-4  # the temperature of greedy choices
 
@@ -84,9 +85,7 @@ def windows(model: Model, text: str) -> list[Question]:
 
 def is_exact(model: Model) -> bool:
     """Whether log p is exact: one token a call, from left to right, each from a prior that tells nothing (the chain rule)."""
-    prior = model.process.clock(torch.ones((), dtype=torch.float64))
-    alone = model.hyperschedule.T == 1 and len(model.hyperschedule.start(model.length).unique()) == model.length
-    return alone and bool(prior.mask == 1 or (model.network.shifted and prior.keep == 0))
+    return chain_rule.is_exact(model.network, model.process, model.hyperschedule, model.length)
 
 
 def described(model: Model, draws: int) -> str:

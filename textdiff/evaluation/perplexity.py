@@ -19,6 +19,7 @@ from ..objective import Objective
 from ..process import Process
 from . import chain_rule, ranks
 from .curves import LEVELS, PLACES, Curve, Tally, level_bins, place_bins
+from .tables import Table
 
 SLOTS = 64  # draws of one sequence that are stratified together
 MOST = 2 * SLOTS  # draws of one sequence
@@ -248,15 +249,11 @@ def unigram_entropy(counts: Tensor) -> float:
 
 def table(found: dict[str, list[Bound]]) -> str:
     """The bounds on each text as a table that lines up."""
-    rows = [("text", "bound", "nats/token", "± s.e.", "bits/token", "bits/byte", "perplexity", "draws", "estimator")]
+    header = ["text", "bound", "nats/token", "± s.e.", "bits/token", "bits/byte", "perplexity", "draws", "estimator"]
+    rows = []
     for text, bounds_found in found.items():
         for number, b in enumerate(bounds_found):
             per_byte = "" if b.bits_per_byte is None else f"{b.bits_per_byte:.4f}"
             numbers = (f"{b.nats:.4f}", f"{b.standard_error:.4f}", f"{b.bits:.4f}", per_byte, f"{b.perplexity:.3f}", str(b.draws))
             rows.append(("" if number else text, b.name, *numbers, b.estimator))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(w) if i in (0, 1, 8) else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return Table(header, rows, words=(0, 1, len(header) - 1)).text()

@@ -14,10 +14,11 @@ def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of the same length; the first column is a name, the others stand at the right."""
+    """A header and rows of the same length; columns of words (`words`, as a rule the first) stand at the left, numbers at the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
+    words: Sequence[int] = (0,)
 
     def text(self) -> str:
         """For a terminal."""
@@ -25,7 +26,7 @@ class Table:
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         found = [
             "  ".join(
-                cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+                cell.ljust(w) if i in self.words else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
         ]
@@ -34,7 +35,7 @@ class Table:
     def markdown(self) -> str:
         """A GitHub table."""
         cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (self.header, *self.rows)]
-        marks = ["---", *["---:"] * (len(self.header) - 1)]
+        marks = ["---" if i in self.words else "---:" for i in range(len(self.header))]
         return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], marks, *cells[1:]))
 
     def html(self) -> str:
