@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import textdiff
-from textdiff import hub, reference, share
+from textdiff import hub, reference
 from textdiff.cli import main
 from textdiff.source import find
 
@@ -395,8 +395,3 @@ def test_folders_that_are_refused(name, copy, tmp_path):
     with pytest.raises(ValueError, match=message):
         textdiff.export(copy, tmp_path / "out")
     assert not (tmp_path / "marker").exists() and not (tmp_path / "out").exists()
-
-
-def test_config_json_comes_last(exported):
-    """It holds the sums of the others: whoever sees it has a whole folder, or is told."""
-    assert share.contents(exported)[-1][0] == "config.json"

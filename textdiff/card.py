@@ -54,7 +54,7 @@ def _kebab(name: str) -> str:
 
 def _rows(folder: Path) -> list[str]:
     """Bounds with standard errors as rows of a table, each once."""
-    rows = {}
+    rows: dict[str, None] = {}
     for _, found in results(folder):
         data = found.get("data", {})
         text = f"{data.get('corpus', '')} {data.get('split', '')}".strip()

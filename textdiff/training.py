@@ -10,8 +10,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from . import finetuning
 from .estimator import Batch, Estimator, Stratified, bounds, estimate, least_variance, sequence_nats
-from .finetuning import Origin
+from .hub import load
 from .hyperschedule import Flat, Hyperschedule
 from .model import MASK_TEXT, Model, check_tokenizer
 from .network import Architecture, Transformer, TransformerModel
@@ -67,8 +68,9 @@ class TextDiffusion(LightningModule):
         # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as such.
         self.process: Process = build(process, Process)  # type: ignore[type-abstract]
         self.hyperschedule, self.objective = build(hyperschedule, Hyperschedule), build(objective, Objective)
-        self.origin = None if init_from is None else Origin(init_from)
-        self.architecture = build(network or (self.origin.architecture() if self.origin else Transformer()), Architecture)
+        self.origin = None if init_from is None else load(init_from)
+        shape = network or (Transformer() if self.origin is None else finetuning.architecture(self.origin))
+        self.architecture = build(shape, Architecture)
         self.estimator = build(estimator, Estimator)
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
@@ -94,7 +96,8 @@ class TextDiffusion(LightningModule):
                 torch.manual_seed(self.seed)
                 self._build_network()
             if self.origin is not None:
-                self.origin.give(self.network, tokenizer, self.objective.prediction)
+                finetuning.give(self.origin, self.network, tokenizer, self.objective.prediction)
+                self.origin = None
         elif self.network is not None and tokenizer is not None:
             check_tokenizer(tokenizer, self.network.num_tokens)
 
