@@ -95,11 +95,11 @@ class TextDiffusion(LightningModule):
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 self._build_network()
-            if self.origin is not None:
-                finetuning.give(self.origin, self.network, tokenizer, self.objective.prediction)
-                self.origin = None
         elif self.network is not None and tokenizer is not None:
             check_tokenizer(tokenizer, self.network.num_tokens)
+        if self.origin is not None and tokenizer is not None:
+            finetuning.give(self.origin, self.network, tokenizer, self.objective.prediction)
+            self.origin = None
 
     @property
     def hparams_plain(self) -> dict[str, Any]:
