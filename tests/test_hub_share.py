@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import textdiff
-from textdiff import hub, reference, share
+from textdiff import hub, reference
 from textdiff.cli import main
 from textdiff.source import find
 
@@ -24,6 +24,10 @@ def run(tmp_path_factory):
     """A measured run with files that nobody knows, one of them a pickle."""
     made = shutil.copytree(tiny.run(), tmp_path_factory.mktemp("share") / "run")
     measure(made)
+    (made / "results" / "other.json").write_text(
+        json.dumps({"weights_sha256": hub.sha256(made / hub.WEIGHTS), "bounds": [{"nats": 9}]})
+    )
+    (made / "results" / "plain.json").write_text("[1]")
     (made / "generation_config.json").write_text('{"top_k": 3}')
     (made / "notes").mkdir()
     (made / "notes" / "more.txt").write_text("kept\n")
@@ -132,12 +136,12 @@ def test_the_card(exported):
     found = yaml.safe_load(head)
     assert (found["license"], found["library_name"], found["pipeline_tag"]) == ("apache-2.0", "textdiff", "text-generation")
     assert {"epsilon-hybrid", "flat"} < set(found["tags"])
-    (result,) = (exported / "results").glob("*.json")
+    (result,) = (exported / "results").glob("perplexity*.json")
     for bound in json.loads(result.read_text())["bounds"]:
         assert f"| {bound['name']} |" in body and f"| {bound['nats']:.4f} | {bound['standard_error']:.4f} |" in body
     assert "`EpsilonHybrid(epsilon=0.01)`" in body and "`Flat(levels=64)`" in body and "prediction | cavity" in body
     assert "(loss.png)" in body and "(hyperschedule.png)" in body
-    assert "perplexity --discrete" in body  # the bound of what is drawn
+    assert "perplexity --discrete" in body and "B1 and B2 are other readings" in body  # the bound of what is drawn
 
 
 @pytest.mark.parametrize(
@@ -151,13 +155,13 @@ def test_the_card_of_other_models(model, said, tmp_path):
 def test_results_of_other_weights_stay_at_home(run, tmp_path):
     """Measured before the last step, say: the card must not show them."""
     copy = shutil.copytree(run, tmp_path / "copy")
-    (old,) = (copy / "results").glob("*.json")
+    (old,) = (copy / "results").glob("perplexity*.json")
     found = json.loads(old.read_text())
     found["weights_sha256"], found["bounds"][0]["nats"] = "0" * 64, 0.123456
     (copy / "results" / "old.json").write_text(json.dumps(found))
     with pytest.warns(UserWarning, match=r"measured of other weights: results/old\.json"):
         out = textdiff.export(copy, tmp_path / "out")
-    assert [path.name for path in (out / "results").iterdir()] == [old.name] and "0.1235" not in (out / "README.md").read_text()
+    assert not (out / "results" / "old.json").exists() and "0.1235" not in (out / "README.md").read_text()
     assert (copy / "results" / "old.json").exists()
 
 
@@ -226,7 +230,7 @@ def test_a_checkpoint_is_a_run(run, tmp_path):
     assert (again.process, again.hyperschedule, again.prediction) == (model.process, model.hyperschedule, model.prediction)
     assert (again.length, again.data) == (model.length, model.data)
     measure(last)
-    (one,), (other,) = ((run / "results" / name).glob("*.json") for name in (".", "last"))
+    (one,), (other,) = ((run / "results" / name).glob("perplexity*.json") for name in (".", "last"))
     one, other = json.loads(one.read_text()), json.loads(other.read_text())
     assert one["bounds"] == other["bounds"] and one["weights_sha256"] == other["weights_sha256"]
     assert other["run"] == "run/last.ckpt"
@@ -395,8 +399,3 @@ def test_folders_that_are_refused(name, copy, tmp_path):
     with pytest.raises(ValueError, match=message):
         textdiff.export(copy, tmp_path / "out")
     assert not (tmp_path / "marker").exists() and not (tmp_path / "out").exists()
-
-
-def test_config_json_comes_last(exported):
-    """It holds the sums of the others: whoever sees it has a whole folder, or is told."""
-    assert share.contents(exported)[-1][0] == "config.json"

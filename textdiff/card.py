@@ -10,10 +10,13 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from .estimator import bounds
 from .model import Model
 from .prediction import Prediction
 
 PICTURES = {"loss.png": "Training loss and validation bounds", "hyperschedule.png": "Hyperschedule"}
+
+SHOWN = {"name", "hyperschedule", "nats", "standard_error", "bits", "perplexity", "estimator", "tokens"}
 
 LOAD = """\
 ```python
@@ -54,11 +57,14 @@ def _kebab(name: str) -> str:
 
 def _rows(folder: Path) -> list[str]:
     """Bounds with standard errors as rows of a table, each once."""
-    rows = {}
+    rows: dict[str, None] = {}
     for _, found in results(folder):
         data = found.get("data", {})
         text = f"{data.get('corpus', '')} {data.get('split', '')}".strip()
-        for bound in found.get("bounds", []):
+        stated = found.get("bounds", [])
+        for bound in stated if isinstance(stated, list) else []:
+            if not (isinstance(bound, dict) and bound.keys() >= SHOWN):  # another kind of evaluation
+                continue
             cells = [bound["name"], bound["hyperschedule"], f"{bound['nats']:.4f}", f"{bound['standard_error']:.4f}"]
             cells += [f"{bound['bits']:.4f}", f"{bound['perplexity']:.3f}", bound["estimator"], text, f"{bound['tokens']:,}"]
             rows["| " + " | ".join(cells) + " |"] = None
@@ -81,15 +87,15 @@ def _which_bound(model: Model) -> str:
             "The NELBO is the score entropy of the noising process, a bound on −log p of its reverse process in continuous time."
         )
     if model.hyperschedule.flat(model.length):
-        return (
-            "The NELBO bounds −log p in continuous time, the limit of many steps. `generate` draws from the T-step chain, whose own bound "
-            "is what `textdiff evaluate perplexity --discrete` reports. Temperature, filters and correcting samplers change the law: no "
-            "bound here describes them."
+        said = (
+            "The NELBO bounds −log p in continuous time, the limit of many steps. `generate` draws from the T-step chain, whose own "
+            "bound is what `textdiff evaluate perplexity --discrete` reports."
         )
-    return (
-        "The NELBO (for an autoregressive model the exact −log p) is that of the very T-step chain that `generate` draws from. "
-        "Temperature, filters and correcting samplers change the law: no bound here describes them."
-    )
+    else:
+        said = "The NELBO (for an autoregressive model the exact −log p) is that of the very T-step chain that `generate` draws from."
+    if len(bounds(model.process, model.prediction)) > 1:
+        said += " B1 and B2 are other readings of the same network, by masking alone: they do not describe what `generate` draws."
+    return f"{said} Temperature, filters and correcting samplers change the law: no bound here describes them."
 
 
 def _head(model: Model, license: str) -> str:

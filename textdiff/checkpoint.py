@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .hyperschedule import Hyperschedule
 from .network import Architecture
@@ -43,7 +43,7 @@ def network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix("network."): value for name, value in state.items() if name.startswith("network.")}
 
 
-def parts(path: Path) -> tuple[nn.Module, Process, Hyperschedule, Prediction]:
+def parts(path: Path) -> tuple[Any, Process, Hyperschedule, Prediction]:
     """The trained network (averaged weights, if there are) with what it was trained under.
 
     Raises:

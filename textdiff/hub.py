@@ -110,8 +110,10 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise ValueError(f"{str(folder)!r} holds no {CONFIG}: it is no model folder, or its training has not saved a model yet")
     config = read_json(folder / CONFIG)
     kind = config.get("model_type") if isinstance(config, dict) else None
-    known = isinstance(kind, str) and kind in CONFIG_MAPPING  # `textdiff.network` registers its own
-    ours = config.pop("textdiff", None) if known and CONFIG_MAPPING[kind].__module__.startswith("textdiff.") else None
+    known = (
+        CONFIG_MAPPING[kind] if isinstance(kind, str) and kind in CONFIG_MAPPING else None
+    )  # `textdiff.network` registers its own
+    ours = config.pop("textdiff", None) if known is not None and known.__module__.startswith("textdiff.") else None
     if not isinstance(ours, dict):
         raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {kind!r})")
     if ours.get("format", FORMAT) != FORMAT:

@@ -10,9 +10,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from . import finetuning
 from .data.tokenizers import tokenizer_hash
 from .estimator import Batch, Estimator, Stratified, bounds, estimate, least_variance, sequence_nats
-from .finetuning import Origin
+from .hub import load
 from .hyperschedule import Flat, Hyperschedule
 from .model import MASK_TEXT, Model, check_tokenizer
 from .network import Architecture, Transformer, TransformerModel
@@ -70,8 +71,9 @@ class TextDiffusion(LightningModule):
         # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as such.
         self.process: Process = build(process, Process)  # type: ignore[type-abstract]
         self.hyperschedule, self.objective = build(hyperschedule, Hyperschedule), build(objective, Objective)
-        self.origin = None if init_from is None else Origin(init_from)
-        self.architecture = build(network or (self.origin.architecture() if self.origin else Transformer()), Architecture)
+        self.origin = None if init_from is None else load(init_from)
+        shape = network or (Transformer() if self.origin is None else finetuning.architecture(self.origin))
+        self.architecture = build(shape, Architecture)
         self.estimator = build(estimator, Estimator)
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
@@ -97,10 +99,11 @@ class TextDiffusion(LightningModule):
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
                 self._build_network()
-            if self.origin is not None:
-                self.origin.give(self.network, tokenizer, self.objective.prediction)
         elif self.network is not None and tokenizer is not None:
             check_tokenizer(tokenizer, self.network.num_tokens)
+        if self.origin is not None and tokenizer is not None:
+            finetuning.give(self.origin, self.network, tokenizer, self.objective.prediction)
+            self.origin = None
 
     @property
     def hparams_plain(self) -> dict[str, Any]:
