@@ -14,7 +14,7 @@ import torch
 import yaml
 
 import textdiff
-from textdiff import hub, reference
+from textdiff import hub, reference, share
 from textdiff.cli import main
 from textdiff.source import find
 
@@ -161,6 +161,7 @@ def test_results_of_other_weights_stay_at_home(run, tmp_path):
     (copy / "results" / "old.json").write_text(json.dumps(found))
     with pytest.warns(UserWarning, match=r"measured of other weights: results/old\.json"):
         out = textdiff.export(copy, tmp_path / "out")
+    assert old.name in [path.name for path in (out / "results").iterdir()]
     assert not (out / "results" / "old.json").exists() and "0.1235" not in (out / "README.md").read_text()
     assert (copy / "results" / "old.json").exists()
 
@@ -399,3 +400,8 @@ def test_folders_that_are_refused(name, copy, tmp_path):
     with pytest.raises(ValueError, match=message):
         textdiff.export(copy, tmp_path / "out")
     assert not (tmp_path / "marker").exists() and not (tmp_path / "out").exists()
+
+
+def test_config_json_comes_last(exported):
+    """It holds the sums of the others: whoever sees it has a whole folder, or is told."""
+    assert share.contents(exported)[-1][0] == "config.json"

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from . import __version__, card, reference
-from .hub import PICKLES, REFERENCE, WEIGHTS, load, read_json, save, sha256, write_json
+from .hub import CONFIG, PICKLES, REFERENCE, WEIGHTS, load, read_json, save, sha256, write_json
 from .model import Model
 from .source import Source, find, hub_errors
 
@@ -102,6 +102,12 @@ def export(source: str | Path | Source, folder: str | Path, name: str | None = N
             folder.rmdir()
         os.replace(fresh, folder)
     return folder
+
+
+def contents(folder: Path) -> list[tuple[str, int]]:
+    """Relative path and bytes of every file in a folder, config.json last: without it the others are no model."""
+    files = sorted((path for path in folder.rglob("*") if path.is_file()), key=lambda path: (path.name == CONFIG, path))
+    return [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in files]
 
 
 def push(

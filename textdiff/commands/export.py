@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..share import export
+from ..share import contents, export
 from .common import RUN
 
 LICENSE = "of the weights, an identifier of the Hub such as apache-2.0 (default: that of RUN's card, else unknown)"
@@ -13,8 +13,7 @@ LICENSE = "of the weights, an identifier of the Hub such as apache-2.0 (default:
 
 def listing(folder: Path) -> str:
     """The files of a folder and their sizes, one a line."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return "\n".join(f"{path.stat().st_size:>14,}  {path.relative_to(folder)}" for path in files)
+    return "\n".join(f"{size:>14,}  {name}" for name, size in contents(folder))
 
 
 def main(arguments: list[str]) -> None:
