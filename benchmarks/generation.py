@@ -1,12 +1,16 @@
-"""Speed of generation beside GPT-2's own `generate` with its cache, interleaved in one run: a table and a JSON.
+"""Speed of generation beside GPT-2's own `generate` with its cache, interleaved in one run: a table
+and a JSON.
 
-    python benchmarks/generation.py        # the shape of our claims: 6 x 256, vocabulary 50,257, 256 new tokens, batches of 1 and 4
-    python benchmarks/generation.py --layers 2 --vocabulary 1000 --length 64 --rounds 1 --output /tmp/generation.json
+    # the shape of our claims: 6 x 256, vocabulary 50,257, 256 new tokens, batches of 1 and 4
+    python benchmarks/generation.py
+    python benchmarks/generation.py --layers 2 --vocabulary 1000 --length 64 --rounds 1 --output
+    /tmp/generation.json
 
-Weights are random: time does not depend on them, except that a trained hybrid corrects more or less. Ratios to GPT-2's tokens/s of the
-same batch carry over between machines, seconds do not. With one thread (OMP_NUM_THREADS=1) seconds are this process's CPU time, which
-other work on the machine disturbs least; else wall time. Rows are those that went through body and head for one whole batch. Memory is
-the peak above the weights, in a process of its own.
+Weights are random: time does not depend on them, except that a trained hybrid corrects more or
+less. Ratios to GPT-2's tokens/s of the same batch carry over between machines, seconds do not. With
+one thread (OMP_NUM_THREADS=1) seconds are this process's CPU time, which other work on the machine
+disturbs least; else wall time. Rows are those that went through body and head for one whole batch.
+Memory is the peak above the weights, in a process of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pathlib import Path
 
 import torch
 
-from textdiff.generation import denoise
+from textdiff.generation.engine import denoise
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.network import Transformer
 from textdiff.noise import Noise
@@ -74,7 +78,11 @@ class GPT2:
             "n_positions": o.length + 1,
             "vocab_size": o.vocabulary,
         }
-        self.network = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=None)).eval().to(o.device)
+        self.network = (
+            GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=0, eos_token_id=None))
+            .eval()
+            .to(o.device)
+        )
         self.options = o
 
     @torch.no_grad()
@@ -83,7 +91,15 @@ class GPT2:
         o, ids = self.options, torch.zeros(batch, 1, dtype=torch.int64, device=self.options.device)
         length = {"max_new_tokens": o.length, "min_new_tokens": o.length}
         mask = torch.ones_like(ids)
-        self.network.generate(ids, attention_mask=mask, do_sample=True, top_k=0, use_cache=True, pad_token_id=0, **length)
+        self.network.generate(
+            ids,
+            attention_mask=mask,
+            do_sample=True,
+            top_k=0,
+            use_cache=True,
+            pad_token_id=0,
+            **length,
+        )
         return {"nfe": o.length, "body_rows": batch * o.length, "head_rows": batch * o.length}
 
 
@@ -92,7 +108,9 @@ class Ours:
 
     def __init__(self, options: argparse.Namespace, case: Case):
         o = options
-        shape = Transformer(o.layers, o.width, o.heads, tie=True, layout=case.layout, attention=o.attention)
+        shape = Transformer(
+            o.layers, o.width, o.heads, tie=True, layout=case.layout, attention=o.attention
+        )
         self.network = shape.build(o.vocabulary, case.process.conditioned, 0).eval().to(o.device)
         self.options, self.case = options, case
 
@@ -100,8 +118,14 @@ class Ours:
         o, c = self.options, self.case
         given = torch.full((batch, o.length), o.vocabulary, device=o.device)
         noise = Noise(seed, torch.arange(batch, device=o.device))
-        done = denoise(self.network, c.process, c.schedule, c.sampler, noise, given, use_cache=c.use_cache)
-        return {"nfe": float(done.nfe.double().mean()), "body_rows": done.body_rows, "head_rows": done.head_rows}
+        done = denoise(
+            self.network, c.process, c.schedule, c.sampler, noise, given, use_cache=c.use_cache
+        )
+        return {
+            "nfe": float(done.nfe.double().mean()),
+            "body_rows": done.body_rows,
+            "head_rows": done.head_rows,
+        }
 
 
 def make(name: str, options: argparse.Namespace) -> GPT2 | Ours:
@@ -111,7 +135,11 @@ def make(name: str, options: argparse.Namespace) -> GPT2 | Ours:
 def now(options: argparse.Namespace) -> float:
     if options.device == "cuda":
         torch.cuda.synchronize()
-    return time.process_time() if options.device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter()
+    return (
+        time.process_time()
+        if options.device == "cpu" and torch.get_num_threads() == 1
+        else time.perf_counter()
+    )
 
 
 def peak_bytes() -> int:
@@ -122,7 +150,9 @@ def peak_bytes() -> int:
 def memory(name: str, options: argparse.Namespace) -> float:
     """Peak bytes above the weights, in this process."""
     cuda = options.device == "cuda"
-    small = argparse.Namespace(**{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads, "length": 16})
+    small = argparse.Namespace(
+        **{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads, "length": 16}
+    )
     make(name, small)(1, 0)
     before = 0 if cuda else peak_bytes()
     runner = make(name, options)
@@ -140,20 +170,30 @@ def measure(options: argparse.Namespace) -> dict[str, dict]:
     for round_ in range(options.rounds):
         for name in names:
             for batch in options.batches:
-                print(f"\rround {round_ + 1}/{options.rounds}: {name}, batch {batch:<24}", end="", file=sys.stderr, flush=True)
+                print(
+                    f"\rround {round_ + 1}/{options.rounds}: {name}, batch {batch:<24}",
+                    end="",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 runner = make(name, options)
                 begin = now(options)
                 counts = runner(batch, round_)
                 speed = batch * options.length / (now(options) - begin)
                 known = rows[name].get(str(batch), {"tokens_per_second": 0.0})
-                rows[name][str(batch)] = {**counts, "tokens_per_second": max(speed, known["tokens_per_second"])}
+                rows[name][str(batch)] = {
+                    **counts,
+                    "tokens_per_second": max(speed, known["tokens_per_second"]),
+                }
     for name in names:
         print(f"\rmemory: {name:<40}", end="", file=sys.stderr, flush=True)
         child = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
         done = subprocess.run(child, capture_output=True, text=True, check=True)
         rows[name]["memory_gb"] = float(done.stdout.split()[-1]) / 1e9
         for batch in map(str, options.batches):
-            rows[name][batch]["ratio"] = rows[name][batch]["tokens_per_second"] / rows["GPT-2"][batch]["tokens_per_second"]
+            rows[name][batch]["ratio"] = (
+                rows[name][batch]["tokens_per_second"] / rows["GPT-2"][batch]["tokens_per_second"]
+            )
     print(file=sys.stderr)
     return rows
 
@@ -162,14 +202,19 @@ def show(rows: dict[str, dict], options: argparse.Namespace) -> None:
     speeds = "".join(f"{f'tokens/s, B={b}':>15}{'ratio':>7}" for b in options.batches)
     print(f"{'case':<28}{speeds}{'NFE':>7}{'body rows':>11}{'head rows':>11}{'memory GB':>11}")
     for name, row in rows.items():
-        speeds = "".join(f"{row[str(b)]['tokens_per_second']:15.1f}{row[str(b)]['ratio']:7.2f}" for b in options.batches)
+        speeds = "".join(
+            f"{row[str(b)]['tokens_per_second']:15.1f}{row[str(b)]['ratio']:7.2f}"
+            for b in options.batches
+        )
         last = row[str(options.batches[-1])]
         counts = f"{last['nfe']:7.0f}{last['body_rows']:11,}{last['head_rows']:11,}"
         print(f"{name:<28}{speeds}{counts}{row['memory_gb']:11.3f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     shape = {"layers": 6, "width": 256, "heads": 4, "length": 256, "vocabulary": 50257, "rounds": 3}
     for name, value in shape.items():
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -178,21 +223,32 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--attention", default="sdpa", help="kernel of our cases")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("generation.json"))
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the child process that measures memory
+    parser.add_argument(
+        "--memory-of", help=argparse.SUPPRESS
+    )  # the child process that measures memory
     options = parser.parse_args()
     if options.memory_of:
         print(memory(options.memory_of, options))
         return
     rows = measure(options)
     show(rows, options)
-    settings = {key: str(value) for key, value in vars(options).items() if key not in ("memory_of", "output", "only")}
+    settings = {
+        key: str(value)
+        for key, value in vars(options).items()
+        if key not in ("memory_of", "output", "only")
+    }
     machine = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
-        "clock": "CPU time of the process" if options.device == "cpu" and torch.get_num_threads() == 1 else "wall",
+        "clock": "CPU time of the process"
+        if options.device == "cpu" and torch.get_num_threads() == 1
+        else "wall",
         "torch": torch.__version__,
     }
-    options.output.write_text(json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False) + "\n")
+    options.output.write_text(
+        json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
 """Training speed beside GPT-2 of the same shape, interleaved in one run: a table and a JSON.
 
-    python benchmarks/training.py                             # the shape of our claims: 6 x 256, context 256, vocabulary 50,257, batch 8
-    python benchmarks/training.py --layers 2 --vocabulary 1000 --rounds 2 --output /tmp/training.json
+    # the shape of our claims: 6 x 256, context 256, vocabulary 50,257, batch 8
+    python benchmarks/training.py
+    python benchmarks/training.py --layers 2 --vocabulary 1000 --rounds 2 --output
+    /tmp/training.json
 
-A step is draw, forward, backward, AdamW. Ratios to GPT-2's tokens/s carry over between machines, seconds do not. With one thread
-(OMP_NUM_THREADS=1) seconds are this process's CPU time, which other work on the machine disturbs least; else wall time. "body" holds the
-whole backward pass; we make the head's gradient in the forward pass, so ours is in "head", GPT-2's in "body".
+A step is draw, forward, backward, AdamW. Ratios to GPT-2's tokens/s carry over between machines,
+seconds do not. With one thread (OMP_NUM_THREADS=1) seconds are this process's CPU time, which other
+work on the machine disturbs least; else wall time. "body" holds the whole backward pass; we make
+the head's gradient in the forward pass, so ours is in "head", GPT-2's in "body".
 
-Memory is the peak above weights, gradients and AdamW's moments (4 x the weights), in a process of its own: of what is alive (on the CPU
-resident memory while glibc hands freed blocks of 1 MB and more back at once), and "resident" as glibc hoards by default.
+Memory is the peak above weights, gradients and AdamW's moments (4 x the weights), in a process of
+its own: of what is alive (on the CPU resident memory while glibc hands freed blocks of 1 MB and
+more back at once), and "resident" as glibc hoards by default.
 """
 
 from __future__ import annotations
@@ -26,11 +30,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from textdiff.estimator import Batch, Estimator, MaskCount, Stratified, row_sum
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.network import Transformer
 from textdiff.noise import Noise
-from textdiff.objective import Nelbo, Objective, WeightedCrossEntropy
+from textdiff.objective import (
+    Batch,
+    Estimator,
+    MaskCount,
+    Nelbo,
+    Objective,
+    Stratified,
+    WeightedCrossEntropy,
+)
+from textdiff.objective.bounds import row_sum
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Process
 
 CASES: dict[str, tuple[Process, Hyperschedule, Objective, Estimator, str]] = {
@@ -61,7 +73,9 @@ class Runner:
         self.model = self.build().to(options.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, fused=True)
         shape = (options.batch, options.length)
-        self.ids = torch.randint(0, options.vocabulary, shape, generator=torch.Generator().manual_seed(0)).to(options.device)
+        self.ids = torch.randint(
+            0, options.vocabulary, shape, generator=torch.Generator().manual_seed(0)
+        ).to(options.device)
 
     def build(self) -> nn.Module:
         raise NotImplementedError
@@ -110,8 +124,18 @@ class GPT2(Runner):
         from transformers import GPT2Config, GPT2LMHeadModel
 
         o = self.options
-        shape = {"n_layer": o.layers, "n_embd": o.width, "n_head": o.heads, "n_positions": o.length, "vocab_size": o.vocabulary}
-        return GPT2LMHeadModel(GPT2Config(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, loss_type="ForCausalLM"))
+        shape = {
+            "n_layer": o.layers,
+            "n_embd": o.width,
+            "n_head": o.heads,
+            "n_positions": o.length,
+            "vocab_size": o.vocabulary,
+        }
+        return GPT2LMHeadModel(
+            GPT2Config(
+                **shape, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, loss_type="ForCausalLM"
+            )
+        )
 
     def loss(self) -> torch.Tensor:
         self.supervised += self.ids.numel() - len(self.ids)
@@ -138,15 +162,21 @@ class Ours(Runner):
 
     def build(self) -> nn.Module:
         o = self.options
-        shape = Transformer(o.layers, o.width, o.heads, tie=True, layout=self.layout, attention=o.attention)
+        shape = Transformer(
+            o.layers, o.width, o.heads, tie=True, layout=self.layout, attention=o.attention
+        )
         return shape.build(o.vocabulary, self.process.conditioned, 0)
 
     def loss(self) -> torch.Tensor:
         rows = torch.arange(len(self.ids), device=self.ids.device)
         batch = Batch(self.ids, rows, rows + self.steps * len(rows))
-        draw = self.estimator(batch, self.process, self.schedule, self.options.vocabulary, Noise(0, batch.slot))
+        draw = self.estimator(
+            batch, self.process, self.schedule, self.options.vocabulary, Noise(0, batch.slot)
+        )
         before, begin = self.seconds["body"], self.now()
-        total, values = row_sum(self.model, batch, draw, self.objective, self.process, self.schedule)
+        total, values = row_sum(
+            self.model, batch, draw, self.objective, self.process, self.schedule
+        )
         self.seconds["head"] += self.now() - begin - (self.seconds["body"] - before)
         self.supervised += int((values != 0).sum())
         return total / self.ids.numel()
@@ -165,7 +195,12 @@ def peak_bytes() -> int:
 def memory(name: str, options: argparse.Namespace) -> float:
     """Peak bytes above weights, gradients and moments during two steps, in this process."""
     cuda = options.device == "cuda"
-    make(name, argparse.Namespace(**{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads})).step()
+    make(
+        name,
+        argparse.Namespace(
+            **{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads}
+        ),
+    ).step()
     before = 0 if cuda else peak_bytes()
     runner = make(name, options)
     if cuda:
@@ -179,11 +214,20 @@ def memory(name: str, options: argparse.Namespace) -> float:
 def measured(name: str, environment: dict[str, str]) -> float:
     """`memory` in a process with these environment variables, GB."""
     command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout.split()[-1]) / 1e9
+    return (
+        float(
+            subprocess.run(
+                command, capture_output=True, text=True, check=True, env=environment
+            ).stdout.split()[-1]
+        )
+        / 1e9
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, value in (
         ("layers", 6),
         ("width", 256),
@@ -196,10 +240,14 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--attention", default="sdpa", help="kernel of our cases")
-    parser.add_argument("--bf16", action="store_true", help="autocast matrix products to bfloat16, for GPT-2 too")
+    parser.add_argument(
+        "--bf16", action="store_true", help="autocast matrix products to bfloat16, for GPT-2 too"
+    )
     parser.add_argument("--compile", action="store_true", help="torch.compile our blocks")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("training.json"))
-    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the child process that measures memory
+    parser.add_argument(
+        "--memory-of", help=argparse.SUPPRESS
+    )  # the child process that measures memory
     options = parser.parse_args()
     if options.memory_of:
         print(memory(options.memory_of, options))
@@ -211,13 +259,20 @@ def main() -> None:
         runner.seconds, runner.supervised, runner.steps = dict.fromkeys(runner.seconds, 0.0), 0, 0
     for round_ in range(options.rounds):
         for name, runner in runners.items():
-            print(f"\rround {round_ + 1}/{options.rounds}: {name:<24}", end="", file=sys.stderr, flush=True)
+            print(
+                f"\rround {round_ + 1}/{options.rounds}: {name:<24}",
+                end="",
+                file=sys.stderr,
+                flush=True,
+            )
             runner.step()
     rows = {name: runner.row() for name, runner in runners.items()}
     runners.clear()
     for name in names:
         print(f"\rmemory: {name:<30}", end="", file=sys.stderr, flush=True)
-        rows[name]["memory_gb"] = measured(name, os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)})
+        rows[name]["memory_gb"] = measured(
+            name, os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+        )
         rows[name]["resident_gb"] = measured(name, dict(os.environ))
     print(file=sys.stderr)
     base = rows["GPT-2"]["tokens_per_second"]
@@ -231,14 +286,21 @@ def main() -> None:
             f"{name:<24} {row['tokens_per_second']:9.0f} {row['ratio']:6.2f} {row['supervised_per_second']:13.0f} "
             f"{row['memory_gb']:9.2f} {row['resident_gb']:9.2f} {shares}"
         )
-    settings = {key: str(value) for key, value in vars(options).items() if key not in ("memory_of", "output")}
+    settings = {
+        key: str(value)
+        for key, value in vars(options).items()
+        if key not in ("memory_of", "output")
+    }
     machine = {
         "machine": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
         "clock": "CPU time of the process" if one_thread(options) else "wall",
         "torch": torch.__version__,
     }
-    options.output.write_text(json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False) + "\n")
+    options.output.write_text(
+        json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -70,7 +70,13 @@ def six_models(result: dict) -> str:
     for name, title in SIX.items():
         for number, b in enumerate(models[name]["bounds"]):
             first = (title, f"{models[name]['training_seconds']:.0f}") if number == 0 else ("", "")
-            cells = (b["name"], f"{b['nats']:.3f}", f"{b['standard_error']:.3f}", f"{b['perplexity']:.1f}", b["estimator"])
+            cells = (
+                b["name"],
+                f"{b['nats']:.3f}",
+                f"{b['standard_error']:.3f}",
+                f"{b['perplexity']:.1f}",
+                b["estimator"],
+            )
             lines.append(f"| {' | '.join((first[0], *cells, first[1]))} |")
     return "\n".join(lines)
 
@@ -91,10 +97,16 @@ def zero_shot(result: dict) -> str:
             cells = []
             for text in texts:
                 b = found[text]["bounds"][number] if text in found else None
-                cells.append("" if b is None else f"{b['nats']:.3f} ± {b['standard_error']:.3f} ({b['bits_per_byte']:.2f})")
+                cells.append(
+                    ""
+                    if b is None
+                    else f"{b['nats']:.3f} ± {b['standard_error']:.3f} ({b['bits_per_byte']:.2f})"
+                )
             words = found.get("last_word")
             last = f"{words['correct']} of {words['passages']:,}" if words and not number else ""
-            lines.append(f"| {' | '.join(('' if number else SIX[name], bound['name'], *cells, last))} |")
+            lines.append(
+                f"| {' | '.join(('' if number else SIX[name], bound['name'], *cells, last))} |"
+            )
     return "\n".join(lines)
 
 
@@ -108,7 +120,11 @@ def estimators(result: dict) -> str:
         cells = []
         for name in ("mdlm", "epsilon"):
             found = result["spread"].get(name, {}).get(way)
-            cells.append(f"{found['variance_per_call']:.3f} ± {found['variance_per_call_error']:.3f}" if found else "")
+            cells.append(
+                f"{found['variance_per_call']:.3f} ± {found['variance_per_call_error']:.3f}"
+                if found
+                else ""
+            )
         lines.append(f"| {way} | {' | '.join(cells)} |")
     for name, found in result["coverage"].items():
         for bound, n in found.items():
@@ -135,7 +151,10 @@ def adapt(result: dict) -> str:
     for name, found in drawn.items():
         if "ρ" in name:
             rho = name.split()[-1]
-            cells = [f"{b[when][rho][0]['nats']:.2f} ± {b[when][rho][0]['standard_error']:.2f}" for when in ("before", "after")]
+            cells = [
+                f"{b[when][rho][0]['nats']:.2f} ± {b[when][rho][0]['standard_error']:.2f}"
+                for when in ("before", "after")
+            ]
         else:
             cells = [f"exact {b['ar']['1'][0]['nats']:.2f}", ""]
         cells += [f"{found['judge_nats']:.2f} ± {found['judge_error']:.2f}"]
@@ -152,13 +171,20 @@ def generation(result: dict) -> str:
         f"thread{'s' * (result['threads'] > 1)} ({result['clock']}); ratios are what carries over. "
         f"NFE and rows are of the batch of {batches[-1]}:",
         "",
-        "| case | " + " | ".join(f"tokens/s ÷ GPT-2's, batch {b}" for b in batches) + " | NFE | rows: body | head | memory, MB |",
+        "| case | "
+        + " | ".join(f"tokens/s ÷ GPT-2's, batch {b}" for b in batches)
+        + " | NFE | rows: body | head | memory, MB |",
         "|---|" + "---:|" * (len(batches) + 4),
     ]
     for name, c in result["cases"].items():
         last = c[str(batches[-1])]
         cells = [f"{c[str(b)]['ratio']:.2f}" for b in batches]
-        cells += [f"{last['nfe']:.0f}", f"{last['body_rows']:,}", f"{last['head_rows']:,}", f"{1000 * c['memory_gb']:.0f}"]
+        cells += [
+            f"{last['nfe']:.0f}",
+            f"{last['body_rows']:,}",
+            f"{last['head_rows']:,}",
+            f"{1000 * c['memory_gb']:.0f}",
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -173,11 +199,19 @@ def frontier(result: dict) -> str:
         "|---|---|---|---:|---:|" + "---:|" * len(FRONTIER),
     ]
     digits = {"gen-PPL (corpus)": 0, "MAUVE": 4}
-    for r in [*result["frontier"], {"run": "human", "sampler": "", "hyperschedule": "", **result["human"]}]:
-        cells = [f"{r[name][0]:.{digits.get(name, 3)}f} ± {r[name][1]:.{digits.get(name, 3)}f}" for name in FRONTIER]
+    for r in [
+        *result["frontier"],
+        {"run": "human", "sampler": "", "hyperschedule": "", **result["human"]},
+    ]:
+        cells = [
+            f"{r[name][0]:.{digits.get(name, 3)}f} ± {r[name][1]:.{digits.get(name, 3)}f}"
+            for name in FRONTIER
+        ]
         cost = (f"{r['rho']:.2g}", f"{r['nfe']:.0f}") if "rho" in r else ("", "")
         title = SIX.get(r["run"], r["run"])
-        lines.append(f"| {title} | {r['sampler']} | {r['hyperschedule']} | {' | '.join((*cost, *cells))} |")
+        lines.append(
+            f"| {title} | {r['sampler']} | {r['hyperschedule']} | {' | '.join((*cost, *cells))} |"
+        )
     return "\n".join(lines)
 
 
@@ -194,7 +228,9 @@ SECTIONS = {
 
 
 def render(readme: str) -> str:
-    """The README with every section between `<!-- name -->` and `<!-- /name -->` made anew from its JSON."""
+    """The README with every section between `<!-- name -->` and `<!-- /name -->` made anew from its
+    JSON.
+    """
     for name, (file, make) in SECTIONS.items():
         if not (ROOT / file).exists():  # not measured yet
             continue

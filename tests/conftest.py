@@ -34,7 +34,9 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def shared_file(shared_data: Path):
-    """`shared_file("tinyshakespeare", ...)` is a path in the data folder; the test is skipped where it is missing."""
+    """`shared_file("tinyshakespeare", ...)` is a path in the data folder; the test is skipped where
+    it is missing.
+    """
 
     def find(*parts: str) -> Path:
         path = shared_data.joinpath(*parts)
@@ -45,5 +47,6 @@ def shared_file(shared_data: Path):
     return find
 
 
-# Lightning's log handler keeps the captured stderr of the test that imported it; writing to it later is no failure.
+# Lightning's log handler keeps the captured stderr of the test that imported it; writing to it
+# later is no failure.
 logging.raiseExceptions = False

@@ -1,4 +1,6 @@
-"""Samplers without the generation loop: a flat schedule on toy networks, and adapters for `toys.law_of`."""
+"""Samplers without the generation loop: a flat schedule on toy networks, and adapters for
+`toys.law_of`.
+"""
 
 from collections.abc import Callable
 
@@ -37,7 +39,9 @@ def flat_run(
     warp: Callable[[Tensor], Tensor] = identity,
     example: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
-    """B sequences under Flat(T), or the sampler's own times; z, and which positions each network call was asked for."""
+    """B sequences under Flat(T), or the sampler's own times; z, and which positions each network
+    call was asked for.
+    """
     N, noise = net.num_tokens, Noise(0, torch.arange(B) if example is None else example)
     z, t = process.prior(torch.Size([B, d]), N, noise.at(-1)), torch.ones(B, d, dtype=torch.float64)
     asked: list[Tensor] = []
@@ -56,7 +60,9 @@ def flat_run(
 
 
 class Alone:
-    """A sampler whose step goes from t to wherever it likes, for `law_of`, which wants to see s: one position, all rows asked for."""
+    """A sampler whose step goes from t to wherever it likes, for `law_of`, which wants to see s:
+    one position, all rows asked for.
+    """
 
     def __init__(self, sampler: Sampler, until_s: bool = True):
         self.sampler, self.until_s = sampler, until_s
@@ -65,11 +71,15 @@ class Alone:
         return torch.ones_like(z, dtype=torch.bool)
 
     def step(self, process, logits, rows, z, t, s, noise, warp):
-        return self.sampler.step(process, logits, rows, z, t, torch.zeros_like(s) if self.until_s else s, noise, warp)[0], s
+        return self.sampler.step(
+            process, logits, rows, z, t, torch.zeros_like(s) if self.until_s else s, noise, warp
+        )[0], s
 
 
 def joint_states(p: Tensor, laws: Tensor) -> Tensor:
-    """One step of a law p [S] of states [S, d] whose positions move independently by laws [S, d, N+1]."""
+    """One step of a law p [S] of states [S, d] whose positions move independently by laws [S, d,
+    N+1].
+    """
     total = laws[:, 0]
     for i in range(1, laws.shape[1]):
         total = (total.unsqueeze(-1) * laws[:, i].unsqueeze(-2)).flatten(-2)

@@ -1,8 +1,10 @@
-"""Brute-force truth for the property tests of maths.md 7: dense matrices and explicit sums over tiny vocabularies.
+"""Brute-force truth for the property tests of maths.md 7: dense matrices and explicit sums over
+tiny vocabularies.
 
-Everything here is written from the formulas of maths.md 1 and 2, in float64, and never calls a method of the process under
-test: a process only supplies its name and its parameters. States 0..N-1 are tokens, N is MASK; matrices act on columns,
-K[to, from].
+Everything here is written from the formulas of maths.md 1 and 2, in float64, and never calls a
+method of the process under
+test: a process only supplies its name and its parameters. States 0..N-1 are tokens, N is MASK;
+matrices act on columns, K[to, from].
 """
 
 import math
@@ -32,9 +34,11 @@ GAMMAS = (0.0, 0.01, 0.3, 1.0)
 
 @dataclass(frozen=True)
 class Leaky(Process):
-    """A process of the tests with a leak that is neither 0 nor GIDD's: m = t, κ = e^{-t}, v = θ (1-t).
+    """A process of the tests with a leak that is neither 0 nor GIDD's: m = t, κ = e^{-t}, v = θ
+    (1-t).
 
-    So u = 1 - θ t and r = 1/(1-t) + θ t. With MASK -> token -> MASK, P(MASK | MASK) = m_t + (1-m_s) exp(-∫ (r+v)).
+    So u = 1 - θ t and r = 1/(1-t) + θ t. With MASK -> token -> MASK, P(MASK | MASK) = m_t + (1-m_s)
+    exp(-∫ (r+v)).
     """
 
     theta: float = 0.6
@@ -51,7 +55,13 @@ class Leaky(Process):
         return t + (1 - t) * torch.exp(-self.theta * (t - s))
 
 
-ABSORBING = [Absorbing(), GammaHybrid(0.0), GammaHybridMaskClock(0.0), EpsilonHybrid(0.0), SmoothEpsilonHybrid(0.0)]
+ABSORBING = [
+    Absorbing(),
+    GammaHybrid(0.0),
+    GammaHybridMaskClock(0.0),
+    EpsilonHybrid(0.0),
+    SmoothEpsilonHybrid(0.0),
+]
 UNIFORM = [Uniform(), GammaHybrid(1.0)]
 GAMMA_SIGMA = [GammaHybrid(0.01), GammaHybrid(0.3), GammaHybrid(0.3, tail=5e-3)]
 GAMMA = [*GAMMA_SIGMA, GammaHybridMaskClock(0.01), GammaHybridMaskClock(0.3)]
@@ -70,7 +80,8 @@ def each_process(processes: list[Process] = ALL) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("process", processes, ids=lambda p: repr(p).replace(" ", ""))
 
 
-# ------------------------------------------------------------------------------------------------ clocks and generators
+# ------------------------------------------------------------------------------------------------
+# clocks and generators
 
 
 def clocks(p: Process, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,7 +112,10 @@ def slopes(p: Process, t: Tensor) -> tuple[Tensor, Tensor]:
     """(m', κ') by autograd."""
     t = t.detach().clone().requires_grad_()
     return tuple(
-        torch.autograd.grad(f.sum(), t, retain_graph=True)[0] if f.requires_grad else torch.zeros_like(t) for f in clocks(p, t)
+        torch.autograd.grad(f.sum(), t, retain_graph=True)[0]
+        if f.requires_grad
+        else torch.zeros_like(t)
+        for f in clocks(p, t)
     )
 
 
@@ -139,12 +153,16 @@ def marginals(p: Process, t: float, N: int) -> Tensor:
 
 def kernel(p: Process, s: float, t: float, N: int) -> Tensor:
     """q(z_t | z_s) as an [N+1, N+1] matrix: (1.2), and GIDD's own form for GIDD."""
-    (ms, ks), (mt, kt) = ((float(f) for f in clocks(p, torch.tensor(time, dtype=torch.float64))) for time in (s, t))
+    (ms, ks), (mt, kt) = (
+        (float(f) for f in clocks(p, torch.tensor(time, dtype=torch.float64))) for time in (s, t)
+    )
     eye, K = torch.eye(N, dtype=torch.float64), torch.zeros(N + 1, N + 1, dtype=torch.float64)
     if isinstance(p, GIDD):
         noise = lambda m, k: torch.tensor([(1 - k) * (1 - m) / N] * N + [m], dtype=torch.float64)  # noqa: E731
         keep = kt * (1 - mt) / (ks * (1 - ms))
-        return keep * torch.eye(N + 1, dtype=torch.float64) + (noise(mt, kt) - keep * noise(ms, ks)).unsqueeze(1)
+        return keep * torch.eye(N + 1, dtype=torch.float64) + (
+            noise(mt, kt) - keep * noise(ms, ks)
+        ).unsqueeze(1)
     stay = mt + (1 - mt) * math.exp(-p.theta * (t - s)) if isinstance(p, Leaky) else 1.0
     keep, to_mask = kt * (1 - mt) / (ks * (1 - ms)), (mt - ms * stay) / (1 - ms)
     K[:N, :N] = keep * eye + max(1 - keep - to_mask, 0.0) / N
@@ -167,7 +185,9 @@ def integrated_kernel(p: Process, s: float, t: float, N: int, steps: int = 400) 
 
 
 def bayes(p: Process, xhat: Tensor, s: float, t: float) -> Tensor:
-    """q(z_s = y | z_t = z, x̂) = K[z, y] q_s(y | x̂)/q_t(z | x̂), as [y, z] (NaN where z is impossible)."""
+    """q(z_s = y | z_t = z, x̂) = K[z, y] q_s(y | x̂)/q_t(z | x̂), as [y, z] (NaN where z is
+    impossible).
+    """
     N = len(xhat)
     return (kernel(p, s, t, N) * (marginals(p, s, N) @ xhat)).T / (marginals(p, t, N) @ xhat)
 
@@ -177,7 +197,8 @@ def bregman(a: Tensor, s: Tensor) -> Tensor:
     return s - a + torch.xlogy(a, a) - torch.xlogy(a, s)
 
 
-# ------------------------------------------------------------------------------------------------------------- helpers
+# -------------------------------------------------------------------------------------------------------------
+# helpers
 
 
 def rows(p: Process, t: float, N: int) -> list[tuple[int, int]]:
@@ -193,13 +214,20 @@ def column(values: list, dtype: torch.dtype = torch.float64) -> Tensor:
 
 def random_logits(R: int, N: int, seed: int, scale: float = 2.0) -> Tensor:
     """Reproducible random logits [R, N], float64."""
-    return scale * torch.randn(R, N, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return scale * torch.randn(
+        R, N, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
 
 
 def random_joint(N: int, d: int, seed: int, mix: float = 3.0) -> Tensor:
     """A strictly positive, correlated law of d tokens, [N] * d."""
     g = torch.Generator().manual_seed(seed)
-    return (mix * torch.randn([N] * d, dtype=torch.float64, generator=g)).flatten().softmax(0).view([N] * d)
+    return (
+        (mix * torch.randn([N] * d, dtype=torch.float64, generator=g))
+        .flatten()
+        .softmax(0)
+        .view([N] * d)
+    )
 
 
 def chi_square(counts: Tensor, expected: Tensor) -> float:
@@ -210,11 +238,19 @@ def chi_square(counts: Tensor, expected: Tensor) -> float:
     if len(counts) == 1:
         return 1.0
     statistic = ((counts - expected) ** 2 / expected).sum()
-    return float(torch.special.gammaincc(torch.tensor((len(counts) - 1) / 2, dtype=torch.float64), statistic / 2))
+    return float(
+        torch.special.gammaincc(
+            torch.tensor((len(counts) - 1) / 2, dtype=torch.float64), statistic / 2
+        )
+    )
 
 
-def tanh_sinh(f: Callable[[float], Tensor | float], step: float = 1 / 16, reach: float = 3.2) -> Tensor:
-    """∫_0^1 f(t) dt for f with integrable singularities at the ends, by the double-exponential rule."""
+def tanh_sinh(
+    f: Callable[[float], Tensor | float], step: float = 1 / 16, reach: float = 3.2
+) -> Tensor:
+    """∫_0^1 f(t) dt for f with integrable singularities at the ends, by the double-exponential
+    rule.
+    """
     total = torch.zeros((), dtype=torch.float64)
     for n in range(int(-reach / step), int(reach / step) + 1):
         u = math.pi / 2 * math.sinh(n * step)

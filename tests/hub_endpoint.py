@@ -1,6 +1,8 @@
-"""A small Hub: the part of the Hugging Face Hub's HTTP interface that `huggingface_hub` needs to make, fill and read repositories.
+"""A small Hub: the part of the Hugging Face Hub's HTTP interface that `huggingface_hub` needs to
+make, fill and read repositories.
 
-Files lie on disk under their SHA-256; a commit is a JSON of {path: sha256}. Writing needs the token, and so does reading what is private.
+Files lie on disk under their SHA-256; a commit is a JSON of {path: sha256}. Writing needs the
+token, and so does reading what is private.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ TOKEN = "hf_local"
 
 
 class Hub:
-    """The repositories; `log` holds "METHOD path" of what was asked, and the first request of each line in `broken` gets no answer."""
+    """The repositories; `log` holds "METHOD path" of what was asked, and the first request of each
+    line in `broken` gets no answer.
+    """
 
     def __init__(self, root: Path):
         self.root, self.log, self.broken, self.url = root, [], [], ""
@@ -48,7 +52,10 @@ class Hub:
     def files(self, name: str, revision: str = "main") -> dict[str, bytes]:
         """Content of every file of a revision."""
         repo = self.repo(name)
-        return {path: self.read(sha) for path, sha in repo["commits"][repo["branches"][revision]].items()}
+        return {
+            path: self.read(sha)
+            for path, sha in repo["commits"][repo["branches"][revision]].items()
+        }
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -61,7 +68,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, code=200, content=b"", **headers):
         if not isinstance(content, bytes):
-            content, headers = json.dumps(content).encode(), {"Content-Type": "application/json", **headers}
+            content, headers = (
+                json.dumps(content).encode(),
+                {"Content-Type": "application/json", **headers},
+            )
         self.send_response(code)
         for name, value in {"Content-Length": str(len(content)), **headers}.items():
             self.send_header(name.replace("_", "-"), value)
@@ -86,7 +96,9 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.known = self.headers.get("Authorization") == f"Bearer {TOKEN}"
-        if self.command == "POST" and not self.known:  # a PUT goes to a place that only the asker was told
+        if (
+            self.command == "POST" and not self.known
+        ):  # a PUT goes to a place that only the asker was told
             return self.refuse(401, "Unauthorized")
         parts = path.strip("/").split("/")
         if path == "/api/repos/create":
@@ -112,7 +124,11 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{asked['organization']}/{asked['name']}"
         if self.hub.repo(name):
             return self.answer(409, {"error": "exists", "url": f"{self.hub.url}/{name}"})
-        repo = {"private": asked.get("visibility") == "private" or asked.get("private", False), "branches": {}, "commits": {}}
+        repo = {
+            "private": asked.get("visibility") == "private" or asked.get("private", False),
+            "branches": {},
+            "commits": {},
+        }
         self.hub.commit(repo, "main", {})
         self.hub.write(name, repo)
         self.answer(200, {"url": f"{self.hub.url}/{name}", "name": name})
@@ -121,7 +137,13 @@ class Handler(BaseHTTPRequestHandler):
         def action(item):
             return {"upload": {"href": f"{self.hub.url}/lfs/{item['oid']}"}}
 
-        self.answer(200, {"transfer": "basic", "objects": [{**item, "actions": action(item)} for item in asked["objects"]]})
+        self.answer(
+            200,
+            {
+                "transfer": "basic",
+                "objects": [{**item, "actions": action(item)} for item in asked["objects"]],
+            },
+        )
 
     def branch(self, name, repo, rest):
         if rest[0] in repo["branches"]:
@@ -151,7 +173,10 @@ class Handler(BaseHTTPRequestHandler):
                 assert files[value["path"]] == value["oid"]
         sha = self.hub.commit(repo, rest[0], files)
         self.hub.write(name, repo)
-        self.answer(200, {"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{name}/commit/{sha}"})
+        self.answer(
+            200,
+            {"success": True, "commitOid": sha, "commitUrl": f"{self.hub.url}/{name}/commit/{sha}"},
+        )
 
     def sha(self, repo, revision):
         return revision if revision in repo["commits"] else repo["branches"].get(revision)
@@ -160,12 +185,28 @@ class Handler(BaseHTTPRequestHandler):
         if (sha := self.sha(repo, rest[0])) is None:
             return self.refuse(404, "RevisionNotFound")
         siblings = [{"rfilename": path} for path in repo["commits"][sha]]
-        self.answer(200, {"id": name, "sha": sha, "private": repo["private"], "tags": [], "downloads": 0, "siblings": siblings})
+        self.answer(
+            200,
+            {
+                "id": name,
+                "sha": sha,
+                "private": repo["private"],
+                "tags": [],
+                "downloads": 0,
+                "siblings": siblings,
+            },
+        )
 
     def tree(self, name, repo, rest):
         files = repo["commits"][self.sha(repo, rest[0])]
         sizes = {path: len(self.hub.read(blob)) for path, blob in files.items()}
-        self.answer(200, [{"type": "file", "path": path, "size": sizes[path], "oid": files[path][:40]} for path in files])
+        self.answer(
+            200,
+            [
+                {"type": "file", "path": path, "size": sizes[path], "oid": files[path][:40]}
+                for path in files
+            ],
+        )
 
     def resolve(self, name, repo, rest):
         sha = self.sha(repo, rest[0])

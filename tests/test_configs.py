@@ -1,4 +1,6 @@
-"""Every file in configs/ is instantiated and trained for two steps at its own class paths, shrunk to a toy."""
+"""Every file in configs/ is instantiated and trained for two steps at its own class paths, shrunk
+to a toy.
+"""
 
 import csv
 import math
@@ -8,9 +10,9 @@ import torch
 import yaml
 from tiny import CONFIGS, LINE, configs, refused, text_files, toy, words
 
-from textdiff.cli import main
+from textdiff.commands.cli import main
 from textdiff.data import BPE, Files
-from textdiff.hub import load
+from textdiff.model.folder import load
 
 MODELS = sorted(path.stem for path in CONFIGS.glob("model/*.yaml"))
 
@@ -40,7 +42,10 @@ def test_a_model_trains_and_begins_at_log_n(model, tmp_path):
             *toy(run, limit_val_batches=1.0),
         ]
     )
-    named, used = yaml.safe_load((CONFIGS / "model" / f"{model}.yaml").read_text())["model"], resolved(run)["model"]
+    named, used = (
+        yaml.safe_load((CONFIGS / "model" / f"{model}.yaml").read_text())["model"],
+        resolved(run)["model"],
+    )
     for name, value in named.items():
         path = value if isinstance(value, str) else value["class_path"]
         assert used[name]["class_path"] == path
@@ -50,7 +55,9 @@ def test_a_model_trains_and_begins_at_log_n(model, tmp_path):
     assert [row["step"] for row in rows if row["loss"]] == ["0", "1"]
     values = [float(row["val/nelbo"]) for row in rows if row["val/nelbo"]]
     N = load(run).network.num_tokens
-    noise = 2.0 if model == "gidd" else 0.3  # one draw of 65 short rows; test_evaluation has the exact statement
+    noise = (
+        2.0 if model == "gidd" else 0.3
+    )  # one draw of 65 short rows; test_evaluation has the exact statement
     assert len(values) == 2 and all(abs(value - math.log(N)) < noise for value in values)
 
 
@@ -60,10 +67,20 @@ def test_the_models_differ_in_their_choices_only():
     for model in MODELS:
         found = yaml.safe_load((CONFIGS / "model" / f"{model}.yaml").read_text())
         assert list(found) == ["model"]
-        assert set(found["model"]) - {"estimator"} == {"process", "hyperschedule", "objective", "network"}
+        assert set(found["model"]) - {"estimator"} == {
+            "process",
+            "hyperschedule",
+            "objective",
+            "network",
+        }
         network = found["model"]["network"]
         assert network["class_path"] == "textdiff.network.Transformer"
-        assert {**network["init_args"], "layout": None} == {"layers": 4, "width": 128, "heads": 4, "layout": None}
+        assert {**network["init_args"], "layout": None} == {
+            "layers": 4,
+            "width": 128,
+            "heads": 4,
+            "layout": None,
+        }
         kinds[model] = str(found["model"])
     assert len(set(kinds.values())) == len(MODELS) >= 6
     assert {"ar", "mdlm", "udlm", "gidd", "gamma", "epsilon"} <= set(MODELS)
@@ -78,9 +95,19 @@ def test_tinyshakespeare_and_the_quick_trainer_need_nothing_else(tmp_path):
 
 def test_text_files(tmp_path):
     run, path = tmp_path / "run", lines(tmp_path / "my.txt", 60)
-    main(["fit", *configs("trainer/quick", "data/text_files", "model/mdlm"), *toy(run), f"--data.corpus.train={path}"])
+    main(
+        [
+            "fit",
+            *configs("trainer/quick", "data/text_files", "model/mdlm"),
+            *toy(run),
+            f"--data.corpus.train={path}",
+        ]
+    )
     data = resolved(run)["data"]
-    assert (data["corpus"]["class_path"], data["tokenizer"]["class_path"]) == ("textdiff.data.Files", "textdiff.data.BPE")
+    assert (data["corpus"]["class_path"], data["tokenizer"]["class_path"]) == (
+        "textdiff.data.Files",
+        "textdiff.data.BPE",
+    )
 
 
 def test_hub_with_a_local_data_set_and_tokenizer(tmp_path):
@@ -88,13 +115,30 @@ def test_hub_with_a_local_data_set_and_tokenizer(tmp_path):
     for split, count in (("train", 30), ("validation", 4), ("test", 4)):
         (tmp_path / "set").mkdir(exist_ok=True)
         lines(tmp_path / "set" / f"{split}.txt", count)
-    BPE(270).build(Files(str(tmp_path / "set" / "train.txt"))).save_pretrained(tmp_path / "tokenizer")
+    BPE(270).build(Files(str(tmp_path / "set" / "train.txt"))).save_pretrained(
+        tmp_path / "tokenizer"
+    )
     run = tmp_path / "run"
-    data = {"corpus.path": tmp_path / "set", "corpus.config": "null", "corpus.revision": "null", "cache_dir": tmp_path / "cache"}
+    data = {
+        "corpus.path": tmp_path / "set",
+        "corpus.config": "null",
+        "corpus.revision": "null",
+        "cache_dir": tmp_path / "cache",
+    }
     data |= {"tokenizer.name_or_path": tmp_path / "tokenizer"}
-    main(["fit", *configs("trainer/quick", "data/hub", "model/gamma"), *toy(run), *words(data, "data.")])
+    main(
+        [
+            "fit",
+            *configs("trainer/quick", "data/hub", "model/gamma"),
+            *toy(run),
+            *words(data, "data."),
+        ]
+    )
     used = resolved(run)["data"]
-    assert used["corpus"]["class_path"] == "textdiff.data.HubDataset" and used["documents"] == "separate"
+    assert (
+        used["corpus"]["class_path"] == "textdiff.data.HubDataset"
+        and used["documents"] == "separate"
+    )
     assert used["tokenizer"]["class_path"] == "textdiff.data.PretrainedTokenizer"
     assert len(list((tmp_path / "cache").iterdir())) == 2  # train and validation, packed
 
@@ -102,16 +146,27 @@ def test_hub_with_a_local_data_set_and_tokenizer(tmp_path):
 def test_the_full_trainer_resolves_its_interpolations(tmp_path):
     run = tmp_path / "run"
     text = text_files(lines(tmp_path / "a.txt"))
-    main(["fit", *configs("trainer/full", "model/epsilon"), *text, *toy(run, val_check_interval=3, precision="bf16-mixed")])
+    main(
+        [
+            "fit",
+            *configs("trainer/full", "model/epsilon"),
+            *text,
+            *toy(run, val_check_interval=3, precision="bf16-mixed"),
+        ]
+    )
     used = resolved(run)
-    assert used["checkpoint"]["every_n_train_steps"] == used["trainer"]["val_check_interval"] == 3  # follows the command line
+    assert (
+        used["checkpoint"]["every_n_train_steps"] == used["trainer"]["val_check_interval"] == 3
+    )  # follows the command line
     assert used["trainer"]["accumulate_grad_batches"] == 2
     assert torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_interpolation_across_files(tmp_path, capsys):
     (tmp_path / "one.yaml").write_text("data:\n  length: 16\n  batch_size: 4\n")
-    (tmp_path / "two.yaml").write_text("model:\n  warmup: ${data.batch_size}\ntrainer:\n  log_every_n_steps: ${model.warmup}\n")
+    (tmp_path / "two.yaml").write_text(
+        "model:\n  warmup: ${data.batch_size}\ntrainer:\n  log_every_n_steps: ${model.warmup}\n"
+    )
     text, two = (
         text_files(lines(tmp_path / "a.txt")),
         ["--config", str(tmp_path / "one.yaml"), "--config", str(tmp_path / "two.yaml")],

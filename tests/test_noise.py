@@ -1,4 +1,6 @@
-"""Randomness as a pure function: uniforms, strata, permutations, and the categorical draw (maths.md 7, number 35)."""
+"""Randomness as a pure function: uniforms, strata, permutations, and the categorical draw (maths.md
+7, number 35).
+"""
 
 import math
 
@@ -22,7 +24,8 @@ def many(n: int, seed: int = 0, stream: Stream = Stream.TOKEN) -> torch.Tensor:
     return uniform(seed, 0, 0, torch.arange(n), stream)
 
 
-# ------------------------------------------------------------------------------------------------------------ uniforms
+# ------------------------------------------------------------------------------------------------------------
+# uniforms
 
 
 def test_uniforms_are_float64_in_the_open_interval():
@@ -52,7 +55,10 @@ def test_a_step_per_row_equals_the_same_step_alone():
     like = torch.zeros(3, 5)
     u = Noise(0, example).at(step).positions(like, Stream.TOKEN)
     for row in range(3):
-        assert torch.equal(u[row], Noise(0, example[row : row + 1], int(step[row])).positions(like[:1], Stream.TOKEN)[0])
+        assert torch.equal(
+            u[row],
+            Noise(0, example[row : row + 1], int(step[row])).positions(like[:1], Stream.TOKEN)[0],
+        )
 
 
 @pytest.mark.parametrize("field", ["seed", "example", "step", "position", "stream"])
@@ -61,7 +67,9 @@ def test_uniforms_are_uniform_and_serially_uncorrelated_along_every_key(field):
     index = torch.arange(n)
     match field:
         case "seed":
-            u = torch.stack([uniform(seed, 1, 2, torch.tensor(3), Stream.TIME) for seed in range(n)])
+            u = torch.stack(
+                [uniform(seed, 1, 2, torch.tensor(3), Stream.TIME) for seed in range(n)]
+            )
         case "example":
             u = uniform(1, index, 2, 3, Stream.TIME)
         case "step":
@@ -85,7 +93,11 @@ def test_uniforms_are_uniform_and_serially_uncorrelated_along_every_key(field):
 
 def test_streams_and_seeds_are_independent():
     n = 3 * 10**4
-    draws = [many(n, stream=stream) for stream in Stream] + [many(n, seed=1), many(n, seed=-1), many(n, seed=2**40)]
+    draws = [many(n, stream=stream) for stream in Stream] + [
+        many(n, seed=1),
+        many(n, seed=-1),
+        many(n, seed=2**40),
+    ]
     table = torch.stack(draws).sub(0.5).mul(math.sqrt(12))
     correlation = table @ table.T / n - torch.eye(len(draws))
     assert correlation.abs().max() < 5 / math.sqrt(n) * 1.5
@@ -96,8 +108,12 @@ def test_streams_and_seeds_are_independent():
 
 
 def test_swapped_keys_give_other_draws():
-    assert uniform(0, 1, 2, torch.tensor(3), Stream.TIME) != uniform(0, 2, 1, torch.tensor(3), Stream.TIME)
-    assert uniform(0, 1, 2, torch.tensor(3), Stream.TIME) != uniform(0, 1, 3, torch.tensor(2), Stream.TIME)
+    assert uniform(0, 1, 2, torch.tensor(3), Stream.TIME) != uniform(
+        0, 2, 1, torch.tensor(3), Stream.TIME
+    )
+    assert uniform(0, 1, 2, torch.tensor(3), Stream.TIME) != uniform(
+        0, 1, 3, torch.tensor(2), Stream.TIME
+    )
 
 
 def test_a_generator_only_supplies_the_key():
@@ -107,7 +123,8 @@ def test_a_generator_only_supplies_the_key():
     assert seed_from(generator) != seed_from(generator), "a generator moves on"
 
 
-# -------------------------------------------------------------------------------------------------- strata, permutations
+# --------------------------------------------------------------------------------------------------
+# strata, permutations
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 8, 16, 32, 64])
@@ -123,14 +140,23 @@ def test_stratified_has_one_value_in_every_stratum_of_an_aligned_run(n, seed):
 def test_stratified_values_alone_are_uniform_and_depend_on_their_slot_only():
     for slot in (0, 1, 37, 64, 100):
         u = torch.cat([stratified(seed, torch.arange(1000), slot) for seed in range(20)])
-        assert chi_square(torch.bincount((u * 256).long(), minlength=256), torch.full((256,), len(u) / 256)) > 1e-4
+        assert (
+            chi_square(
+                torch.bincount((u * 256).long(), minlength=256), torch.full((256,), len(u) / 256)
+            )
+            > 1e-4
+        )
         assert abs(u.mean() - 0.5) < 4.5 / math.sqrt(12 * len(u))
     whole = stratified(3, 8, torch.arange(128))
     assert torch.equal(whole[[90, 17]], stratified(3, 8, torch.tensor([90, 17])))
 
 
 def test_stratified_runs_are_independent_of_one_another():
-    u = torch.stack([stratified(0, torch.arange(4000), slot) for slot in (3, 67, 131)]).sub(0.5).mul(math.sqrt(12))
+    u = (
+        torch.stack([stratified(0, torch.arange(4000), slot) for slot in (3, 67, 131)])
+        .sub(0.5)
+        .mul(math.sqrt(12))
+    )
     correlation = u @ u.T / u.shape[1] - torch.eye(3)
     assert correlation.abs().max() < 5 / math.sqrt(u.shape[1]) * 1.5
 
@@ -139,13 +165,16 @@ def test_permutation_is_a_permutation_and_a_function_of_seed_and_epoch():
     first = permutation(0, 0, 1000)
     assert torch.equal(first.sort().values, torch.arange(1000))
     assert torch.equal(first, permutation(0, 0, 1000))
-    assert not torch.equal(first, permutation(0, 1, 1000)) and not torch.equal(first, permutation(1, 0, 1000))
+    assert not torch.equal(first, permutation(0, 1, 1000)) and not torch.equal(
+        first, permutation(1, 0, 1000)
+    )
     orders = torch.stack([permutation(0, epoch, 4) for epoch in range(4800)])
     code = (orders * torch.tensor([64, 16, 4, 1])).sum(1).unique(return_counts=True)[1]
     assert len(code) == 24 and chi_square(code, torch.full((24,), 200.0)) > 1e-4
 
 
-# --------------------------------------------------------------------------------------------------------- categorical
+# ---------------------------------------------------------------------------------------------------------
+# categorical
 
 
 def test_35_categorical_draws_a_rare_token_within_5_standard_errors():
@@ -157,7 +186,9 @@ def test_35_categorical_draws_a_rare_token_within_5_standard_errors():
 
 
 def test_35_the_law_of_the_draw_is_exact_at_full_vocabulary():
-    """The draw is the inverse CDF, so its law is known once its thresholds are: token y is drawn for u in (F(y-1), F(y))."""
+    """The draw is the inverse CDF, so its law is known once its thresholds are: token y is drawn
+    for u in (F(y-1), F(y)).
+    """
     V, delta = 50258, 1e-13
     p = torch.arange(1, V + 1, dtype=torch.float64) ** -1.5
     p = p / p.sum()
@@ -170,7 +201,9 @@ def test_35_the_law_of_the_draw_is_exact_at_full_vocabulary():
 
 
 def test_35_rare_tokens_at_full_vocabulary_have_the_right_frequency():
-    """A tenth of the mass on 50000 tokens of 2e-6 each: the draws of each rank class, by chi-square."""
+    """A tenth of the mass on 50000 tokens of 2e-6 each: the draws of each rank class, by
+    chi-square.
+    """
     V, n = 50258, 3000
     p = torch.cat([torch.full((258,), 0.9 / 258), torch.full((50000,), 0.1 / 50000)]).double()
     drawn = torch.cat([categorical(p.log().expand(len(u), V), u) for u in many(n, seed=4).split(4)])
@@ -205,7 +238,9 @@ def test_35_a_token_of_probability_0_is_never_drawn_whatever_u_is():
 
 def test_35_the_token_is_the_first_whose_cumulative_probability_exceeds_u():
     logits = torch.zeros(4, 4)
-    assert categorical(logits, torch.tensor([0.2499, 0.25, 0.5, 0.75], dtype=torch.float64)).tolist() == [0, 1, 2, 3]
+    assert categorical(
+        logits, torch.tensor([0.2499, 0.25, 0.5, 0.75], dtype=torch.float64)
+    ).tolist() == [0, 1, 2, 3]
 
 
 def test_35_float32_uniforms_are_refused():

@@ -1,4 +1,6 @@
-"""The README is executed: its shell commands in their order, its Python, its table (the two make targets apart)."""
+"""The README is executed: its shell commands in their order, its Python, its table (the two make
+targets apart).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from textdiff.cli import main
+from textdiff.commands.cli import main
 from textdiff.data import TinyShakespeare
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +43,9 @@ def commands() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with the repository's configs, a text of one's own, and a quickstart run of a few steps."""
+    """A folder with the repository's configs, a text of one's own, and a quickstart run of a few
+    steps.
+    """
     here, before, argv = tmp_path_factory.mktemp("readme"), Path.cwd(), sys.argv
     for name in ("configs", "experiments", "benchmarks"):
         (here / name).symlink_to(ROOT / name)
@@ -49,7 +53,9 @@ def workplace(tmp_path_factory):
     (here / "my.txt").write_text(text[:60000], encoding="utf-8")
     os.chdir(here)
     sys.argv = ["run.py", "--rows=4", "--run=runs/quickstart", *TOY]
-    with pytest.raises(SystemExit, match="has learnt nothing"):  # two steps teach nothing, and the job says so
+    with pytest.raises(
+        SystemExit, match="has learnt nothing"
+    ):  # two steps teach nothing, and the job says so
         runpy.run_path("experiments/quickstart/run.py", run_name="__main__")
     yield here
     os.chdir(before)
@@ -57,7 +63,14 @@ def workplace(tmp_path_factory):
 
 
 def test_the_quickstart_leaves_a_run(workplace):
-    for name in ("model.safetensors", "config.json", "tokenizer.json", "config.yaml", "loss.png", "hyperschedule.png"):
+    for name in (
+        "model.safetensors",
+        "config.json",
+        "tokenizer.json",
+        "config.yaml",
+        "loss.png",
+        "hyperschedule.png",
+    ):
         assert (workplace / "runs/quickstart" / name).stat().st_size > 0
     assert (workplace / "runs/quickstart/results/quickstart.json").exists()
 

@@ -1,4 +1,6 @@
-"""A toy run: one layer of width 16 on a few lines of text, made through the command line in half a second."""
+"""A toy run: one layer of width 16 on a few lines of text, made through the command line in half a
+second.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from textdiff.cli import main
+from textdiff.commands.cli import main
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs"
@@ -31,9 +33,22 @@ def words(options: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def toy(to: Path, **trainer: Any) -> list[str]:
-    """Words that shrink any configuration to a toy, train it for two steps on the CPU and keep the screen quiet."""
-    small = {"default_root_dir": to, "accelerator": "cpu", "max_steps": 2, "limit_val_batches": 2, "precision": "32-true"}
-    small |= {"val_check_interval": 1, "log_every_n_steps": 1, "enable_progress_bar": "false", "enable_model_summary": "false"}
+    """Words that shrink any configuration to a toy, train it for two steps on the CPU and keep the
+    screen quiet.
+    """
+    small = {
+        "default_root_dir": to,
+        "accelerator": "cpu",
+        "max_steps": 2,
+        "limit_val_batches": 2,
+        "precision": "32-true",
+    }
+    small |= {
+        "val_check_interval": 1,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": "false",
+        "enable_model_summary": "false",
+    }
     return [
         *words(SHAPE, "model.network."),
         "--model.warmup=1",
@@ -45,22 +60,37 @@ def toy(to: Path, **trainer: Any) -> list[str]:
 
 def text_files(path: Path) -> list[str]:
     """Words for the characters of the lines of a file."""
-    corpus = ["--data.corpus=textdiff.data.Files", f"--data.corpus.train={path}", f"--data.corpus.validation={path}"]
+    corpus = [
+        "--data.corpus=textdiff.data.Files",
+        f"--data.corpus.train={path}",
+        f"--data.corpus.validation={path}",
+    ]
     return [*corpus, f"--data.corpus.test={path}", "--data.tokenizer=textdiff.data.Characters"]
 
 
 def fit(to: Path, *extra: str, model: str = "epsilon", **trainer: Any) -> Path:
     """Train a toy in this process; its run folder."""
-    main(["fit", *configs("trainer/quick", f"model/{model}"), *text_files(text()), *toy(to, **trainer), *extra])
+    main(
+        [
+            "fit",
+            *configs("trainer/quick", f"model/{model}"),
+            *text_files(text()),
+            *toy(to, **trainer),
+            *extra,
+        ]
+    )
     return to
 
 
 def module(model: str, num_tokens: int, **options: Any) -> Any:
     """The untrained toy TextDiffusion of a file in configs/model."""
-    from textdiff.training import TextDiffusion
+    from textdiff.training.module import TextDiffusion
 
     named = yaml.safe_load((CONFIGS / "model" / f"{model}.yaml").read_text())["model"]
-    made = {name: value if isinstance(value, dict) else {"class_path": value} for name, value in named.items()}
+    made = {
+        name: value if isinstance(value, dict) else {"class_path": value}
+        for name, value in named.items()
+    }
     made["network"]["init_args"] |= SHAPE
     return TextDiffusion(**made, num_tokens=num_tokens, **options)
 
@@ -100,4 +130,11 @@ def run(model: str = "epsilon") -> Path:
 
 @cache
 def _trained(model: str) -> Path:
-    return fit(folder() / model, "--model.lr=0.05", "--model.warmup=2", model=model, max_steps=40, val_check_interval=20)
+    return fit(
+        folder() / model,
+        "--model.lr=0.05",
+        "--model.warmup=2",
+        model=model,
+        max_steps=40,
+        val_check_interval=20,
+    )

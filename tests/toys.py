@@ -1,7 +1,9 @@
-"""Toy networks, and the generative chain and its bounds enumerated state by state, from the formulas of maths.md 1-4 alone.
+"""Toy networks, and the generative chain and its bounds enumerated state by state, from the
+formulas of maths.md 1-4 alone.
 
-States are [S, d] tables of ids 0..N (N = MASK). Nothing here calls a process, an objective, a call or a sampler of textdiff
-(`law_of` excepted, which is the instrument that reads a sampler's law): kernels and marginals come from `enumeration`.
+States are [S, d] tables of ids 0..N (N = MASK). Nothing here calls a process, an objective, a call
+or a sampler of textdiff (`law_of` excepted, which is the instrument that reads a sampler's law):
+kernels and marginals come from `enumeration`.
 """
 
 import math
@@ -13,7 +15,15 @@ import torch
 from enumeration import Leaky, bregman, generator, kernel, marginals
 from torch import Tensor
 
-from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide, StartSteps, TightBlock
+from textdiff.hyperschedule import (
+    Block,
+    Flat,
+    Hyperschedule,
+    QuenchedAR,
+    Slide,
+    StartSteps,
+    TightBlock,
+)
 from textdiff.network import Transformer, TransformerModel
 from textdiff.noise import Stream
 from textdiff.process import (
@@ -39,7 +49,14 @@ PROCESSES = [
     GIDD(),
     Leaky(),
 ]
-SCHEDULES = [QuenchedAR(), Flat(2), Block(2, 2), Slide(2, 1), TightBlock(2, 2), StartSteps(3, (2, 0, 3))]
+SCHEDULES = [
+    QuenchedAR(),
+    Flat(2),
+    Block(2, 2),
+    Slide(2, 1),
+    TightBlock(2, 2),
+    StartSteps(3, (2, 0, 3)),
+]
 
 
 def name(value: object) -> str:
@@ -48,9 +65,11 @@ def name(value: object) -> str:
 
 
 class SetNetwork:
-    """A denoiser that is a generic function of the *set* of (position, id, t) its row sees, and of the row's position.
+    """A denoiser that is a generic function of the *set* of (position, id, t) its row sees, and of
+    the row's position.
 
-    hidden_i = sin(mix · Σ_{j seen} code(position_j, id_j, t_j) + own(position_i)): as good as a random table, at any length.
+    hidden_i = sin(mix · Σ_{j seen} code(position_j, id_j, t_j) + own(position_i)): as good as a
+    random table, at any length.
     """
 
     shifted = False
@@ -58,10 +77,20 @@ class SetNetwork:
     cacheable = False
     self_noise = None
 
-    def __init__(self, N: int = 3, conditioned: bool = False, seed: int = 0, scale: float = 1.0, length: int = 8, D: int = 5):
+    def __init__(
+        self,
+        N: int = 3,
+        conditioned: bool = False,
+        seed: int = 0,
+        scale: float = 1.0,
+        length: int = 8,
+        D: int = 5,
+    ):
         draw = torch.Generator().manual_seed(seed)
         self.num_tokens, self.conditioned = N, conditioned
-        self.code, self.slope = (torch.randn(length, N + 1, D, dtype=torch.float64, generator=draw) for _ in range(2))
+        self.code, self.slope = (
+            torch.randn(length, N + 1, D, dtype=torch.float64, generator=draw) for _ in range(2)
+        )
         self.own = torch.randn(length, D, dtype=torch.float64, generator=draw)
         self.mix = torch.randn(D, D, dtype=torch.float64, generator=draw)
         self.weight = scale * torch.randn(N, D, dtype=torch.float64, generator=draw)
@@ -73,14 +102,19 @@ class SetNetwork:
 
     def body(self, ids, positions, t, visibility):
         R = ids.shape[-1]
-        hidden = torch.sin(visibility.dense(R).double() @ self.embed(ids, positions, t) @ self.mix + self.own[positions])
+        hidden = torch.sin(
+            visibility.dense(R).double() @ self.embed(ids, positions, t) @ self.mix
+            + self.own[positions]
+        )
         return hidden[:, visibility.context if visibility.context < R else 0 :]
 
     def head_parameters(self):
         return self.weight, None
 
     def cavity(self, z: Tensor, t: list[float], fed: list[int], i: int) -> Tensor:
-        """x̂^i [S, N] for the states z [S, d] when the positions `fed` are seen at the times t[j], without any attention."""
+        """x̂^i [S, N] for the states z [S, d] when the positions `fed` are seen at the times t[j],
+        without any attention.
+        """
         times = torch.tensor([t[j] for j in fed], dtype=torch.float64).expand(len(z), len(fed))
         seen = self.embed(z[:, fed], torch.tensor(fed), times).sum(1)
         return (torch.sin(seen @ self.mix + self.own[i]) @ self.weight.T).softmax(-1)
@@ -92,17 +126,31 @@ def toy(process: Process, N: int = 3, seed: int = 0, scale: float = 1.0) -> SetN
 
 
 def random_transformer(N: int, conditioned: bool, **shape: object) -> TransformerModel:
-    """Our transformer in float64, in eval, all parameters random and of a size that opens every gate and saturates nothing."""
-    net = Transformer(**{"layers": 2, "width": 16, "heads": 2} | shape).build(N, conditioned, bos=0).double().eval()
+    """Our transformer in float64, in eval, all parameters random and of a size that opens every
+    gate and saturates nothing.
+    """
+    net = (
+        Transformer(**{"layers": 2, "width": 16, "heads": 2} | shape)
+        .build(N, conditioned, bos=0)
+        .double()
+        .eval()
+    )
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in net.parameters():
-            scale = parameter.shape[1] ** -0.5 if parameter.dim() == 2 and len(parameter) != N + 1 else 0.7
-            parameter.copy_(scale * torch.randn(parameter.shape, dtype=torch.float64, generator=draw))
+            scale = (
+                parameter.shape[1] ** -0.5
+                if parameter.dim() == 2 and len(parameter) != N + 1
+                else 0.7
+            )
+            parameter.copy_(
+                scale * torch.randn(parameter.shape, dtype=torch.float64, generator=draw)
+            )
     return net
 
 
-# ------------------------------------------------------------------------------------------------------------ the chain
+# ------------------------------------------------------------------------------------------------------------
+# the chain
 
 
 def states(N: int, d: int) -> Tensor:
@@ -136,7 +184,9 @@ def _marginals(process: Process, t: float, N: int) -> Tensor:
 
 
 def plug_in(process: Process, xhat: Tensor, z: Tensor, s: float, t: float) -> Tensor:
-    """Bayes: q(z_s | z_t, x̂) = K[z, .] q_s(. | x̂)/q_t(z | x̂), [S, N+1]; xhat [S, N], z [S]; identity where z is impossible."""
+    """Bayes: q(z_s | z_t, x̂) = K[z, .] q_s(. | x̂)/q_t(z | x̂), [S, N+1]; xhat [S, N], z [S];
+    identity where z is impossible.
+    """
     N = xhat.shape[-1]
     weights = _kernel(process, s, t, N)[z] * (xhat @ _marginals(process, s, N).T)
     total = (xhat @ _marginals(process, t, N).T).gather(-1, z[:, None])
@@ -145,7 +195,9 @@ def plug_in(process: Process, xhat: Tensor, z: Tensor, s: float, t: float) -> Te
 
 
 def step_laws(net: SetNetwork, process: Process, schedule: Hyperschedule, k: int, d: int) -> Tensor:
-    """p^i(z_{k+1}^i | z_k) of call k at every state, [S, d, N+1]: settled positions and the window are seen, nothing else."""
+    """p^i(z_{k+1}^i | z_k) of call k at every state, [S, d, N+1]: settled positions and the window
+    are seen, nothing else.
+    """
     N, z = net.num_tokens, states(net.num_tokens, d)
     before, after = levels(schedule, k, d), levels(schedule, k + 1, d)
     fed = [j for j in range(d) if before[j] == 0 or after[j] < schedule.T]
@@ -153,7 +205,9 @@ def step_laws(net: SetNetwork, process: Process, schedule: Hyperschedule, k: int
     laws = torch.nn.functional.one_hot(z, N + 1).double()
     for i in range(d):
         if after[i] < before[i]:
-            laws[:, i] = plug_in(process, net.cavity(z, t, fed, i), z[:, i], after[i] / schedule.T, t[i])
+            laws[:, i] = plug_in(
+                process, net.cavity(z, t, fed, i), z[:, i], after[i] / schedule.T, t[i]
+            )
     return laws
 
 
@@ -186,15 +240,21 @@ def model_law(net: SetNetwork, process: Process, schedule: Hyperschedule, d: int
 
 def noisy_law(process: Process, x: Tensor, t: list[float], N: int) -> Tensor:
     """q(z | x) of every state at the times t, [X, S] for sequences x [X, d]."""
-    return joint(torch.stack([_marginals(process, time, N).T[x[:, i]] for i, time in enumerate(t)], 1))
+    return joint(
+        torch.stack([_marginals(process, time, N).T[x[:, i]] for i, time in enumerate(t)], 1)
+    )
 
 
 def step_bound(net: SetNetwork, process: Process, schedule: Hyperschedule, d: int) -> Tensor:
-    """The T-step bound (3.1) of every sequence, [N^d]: prior KL and the expected KL of every move of every call."""
+    """The T-step bound (3.1) of every sequence, [N^d]: prior KL and the expected KL of every move
+    of every call.
+    """
     N = net.num_tokens
     x, z = sequences(N, d), states(N, d)
     q, pi = _marginals(process, 1.0, N)[:, 0], prior(process, N)
-    total = torch.full((len(x),), d * float((torch.xlogy(q, q) - torch.xlogy(q, pi)).sum()), dtype=torch.float64)
+    total = torch.full(
+        (len(x),), d * float((torch.xlogy(q, q) - torch.xlogy(q, pi)).sum()), dtype=torch.float64
+    )
     for k in range(calls(schedule, d)):
         before, after = levels(schedule, k, d), levels(schedule, k + 1, d)
         laws = step_laws(net, process, schedule, k, d)
@@ -203,18 +263,26 @@ def step_bound(net: SetNetwork, process: Process, schedule: Hyperschedule, d: in
             if after[i] == before[i]:
                 continue
             s, t = after[i] / schedule.T, before[i] / schedule.T
-            true = torch.stack([plug_in(process, torch.eye(N).double()[[v] * len(z)], z[:, i], s, t) for v in range(N)])
+            true = torch.stack(
+                [
+                    plug_in(process, torch.eye(N).double()[[v] * len(z)], z[:, i], s, t)
+                    for v in range(N)
+                ]
+            )
             kl = torch.xlogy(true, true).sum(-1) - torch.xlogy(true, laws[None, :, i]).sum(-1)
             here = kl[x[:, i]]
             total = total + torch.where(weight > 0, weight * here, 0.0).sum(-1)
     return total
 
 
-# -------------------------------------------------------------------------------------------------- continuous time, flat
+# --------------------------------------------------------------------------------------------------
+# continuous time, flat
 
 
 def integrand(net: SetNetwork, process: Process, x: Tensor, t: float) -> Tensor:
-    """E_{z ~ q_t(. | x)} Σ_i Σ_{y≠z} R(y -> z) B(q(y|x)/q(z|x), q(y|x̂)/q(z|x̂)) for one sequence x [d], (2.2)."""
+    """E_{z ~ q_t(. | x)} Σ_i Σ_{y≠z} R(y -> z) B(q(y|x)/q(z|x), q(y|x̂)/q(z|x̂)) for one sequence x
+    [d], (2.2).
+    """
     N, d = net.num_tokens, len(x)
     z, q = states(N, d), marginals(process, t, N)
     rates = generator(process, torch.tensor(t, dtype=torch.float64), N)
@@ -243,9 +311,11 @@ def atom_term(net: SetNetwork, process: EpsilonHybrid, x: Tensor) -> Tensor:
 
 
 def subset_bound(net: SetNetwork, epsilon: float, x: Tensor, kind: str) -> Tensor:
-    """∫ dt/t E Σ_masked (.) as a sum over the masked subsets S, of weight ∫ t^{l-1}(1-t)^{d-l} dt = (l-1)!(d-l)!/d!; x [d].
+    """∫ dt/t E Σ_masked (.) as a sum over the masked subsets S, of weight ∫ t^{l-1}(1-t)^{d-l} dt =
+    (l-1)!(d-l)!/d!; x [d].
 
-    `kind` is "ce" (4.4) or "kl" (the diffusion part of (4.5)); the visible tokens are those of the ε-noise.
+    `kind` is "ce" (4.4) or "kl" (the diffusion part of (4.5)); the visible tokens are those of the
+    ε-noise.
     """
     N, d = net.num_tokens, len(x)
     law = (1 - epsilon) * torch.eye(N).double() + epsilon / N
@@ -268,18 +338,25 @@ def subset_bound(net: SetNetwork, epsilon: float, x: Tensor, kind: str) -> Tenso
 
 
 def any_order_law(net: SetNetwork, epsilon: float, d: int) -> tuple[Tensor, Tensor]:
-    """(p_B2, p_B3) of maths 4.3 for every sequence, by enumerating unmasking orders and displays; time-free networks.
+    """(p_B2, p_B3) of maths 4.3 for every sequence, by enumerating unmasking orders and displays;
+    time-free networks.
 
-    B2: token i is emitted x^i ~ x̂^i and displayed as (1-ε) x^i + ε u. B3: z^i ~ (1-ε) x̂^i + ε u is displayed, and at the end
-    every x^i is drawn from the posterior p(x^i | z_0).
+    B2: token i is emitted x^i ~ x̂^i and displayed as (1-ε) x^i + ε u. B3: z^i ~ (1-ε) x̂^i + ε u
+    is displayed, and at the end every x^i is drawn from the posterior p(x^i | z_0).
     """
     N = net.num_tokens
     x = sequences(N, d)
     law = (1 - epsilon) * torch.eye(N).double() + epsilon / N  # law[x, z]
-    emitted, displayed = torch.zeros(len(x), dtype=torch.float64), torch.zeros(len(x), dtype=torch.float64)
+    emitted, displayed = (
+        torch.zeros(len(x), dtype=torch.float64),
+        torch.zeros(len(x), dtype=torch.float64),
+    )
     for order in permutations(range(d)):
         z = torch.full((len(x), d), N)  # z runs over all final displays
-        p_z, p_xz = torch.ones(len(x), dtype=torch.float64), torch.ones(len(x), len(x), dtype=torch.float64)
+        p_z, p_xz = (
+            torch.ones(len(x), dtype=torch.float64),
+            torch.ones(len(x), len(x), dtype=torch.float64),
+        )
         for i in order:
             xhat = net.cavity(z, [0.0] * d, list(range(d)), i)
             z = z.clone()
@@ -295,11 +372,14 @@ def any_order_law(net: SetNetwork, epsilon: float, d: int) -> tuple[Tensor, Tens
     return emitted, displayed @ recovered
 
 
-# ------------------------------------------------------------------------------------------------- randomness, enumerated
+# -------------------------------------------------------------------------------------------------
+# randomness, enumerated
 
 
 class FixedNoise:
-    """A `Noise` whose uniforms are given: `tables[stream]` [B, L], the same at every step; 1/2 in the streams without a table."""
+    """A `Noise` whose uniforms are given: `tables[stream]` [B, L], the same at every step; 1/2 in
+    the streams without a table.
+    """
 
     seed = step = 0
 
@@ -315,7 +395,14 @@ class FixedNoise:
         return table
 
 
-STREAMS = [Stream.MASK, Stream.TOKEN, Stream.CORRUPT, Stream.UNIFORM_TOKEN, Stream.ROUTE, Stream.CORRECT]
+STREAMS = [
+    Stream.MASK,
+    Stream.TOKEN,
+    Stream.CORRUPT,
+    Stream.UNIFORM_TOKEN,
+    Stream.ROUTE,
+    Stream.CORRECT,
+]
 
 
 def apart(values: list[float]) -> list[float]:
@@ -333,11 +420,14 @@ def law_of(
     warp: Callable[[Tensor], Tensor] = lambda logits: logits,
     grid: int = 33,
 ) -> Tensor:
-    """The law of one step of a sampler as exact probabilities [P, N+1], without knowing how it uses its uniforms.
+    """The law of one step of a sampler as exact probabilities [P, N+1], without knowing how it uses
+    its uniforms.
 
-    The result is a step function of the six uniforms of a position. Its jumps are found on a grid (the other uniforms at all
-    corners of the cube) and bisected to 1e-16, which cuts the cube into cells; a cell's volume is its probability. Each cell is
-    evaluated near two opposite corners, which must agree: no jump was missed. logits [P, N]; z, s, t [P].
+    The result is a step function of the six uniforms of a position. Its jumps are found on a grid
+    (the other uniforms at all corners of the cube) and bisected to 1e-16, which cuts the cube into
+    cells; a cell's volume is its probability. Each cell is
+    evaluated near two opposite corners, which must agree: no jump was missed. logits [P, N]; z, s,
+    t [P].
     """
     P, N, n = len(z), logits.shape[-1], len(STREAMS)
 
@@ -345,19 +435,25 @@ def law_of(
         at = problem.unsqueeze(-1)
         noise = FixedNoise({stream: u[:, [i]] for i, stream in enumerate(STREAMS)})
         rows = sampler.rows(process, z[at], t[at], s[at], N, noise)
-        moved, times = sampler.step(process, logits[problem[rows[:, 0]]], rows, z[at], t[at], s[at], noise, warp)
+        moved, times = sampler.step(
+            process, logits[problem[rows[:, 0]]], rows, z[at], t[at], s[at], noise, warp
+        )
         assert torch.equal(times, s[at])
         return moved[:, 0]
 
     tiny = 1e-15
     points = (torch.arange(grid, dtype=torch.float64) / (grid - 1)).clamp(tiny, 1 - tiny)
-    corners = torch.tensor(list(product([1e-9, 1 - 1e-9], repeat=n - 1)), dtype=torch.float64)  # of the other uniforms
+    corners = torch.tensor(
+        list(product([1e-9, 1 - 1e-9], repeat=n - 1)), dtype=torch.float64
+    )  # of the other uniforms
     problems, base, low, high, which = [], [], [], [], []
     for axis in range(n):
         others = torch.cat([corners[:, :axis], torch.zeros(len(corners), 1), corners[:, axis:]], 1)
         u = others.repeat_interleave(grid, 0).repeat(P, 1)
         u[:, axis] = points.repeat(P * len(others))
-        seen = outcome(torch.arange(P).repeat_interleave(len(others) * grid), u).view(P, len(others), grid)
+        seen = outcome(torch.arange(P).repeat_interleave(len(others) * grid), u).view(
+            P, len(others), grid
+        )
         p, corner, cell = (seen[..., :-1] != seen[..., 1:]).nonzero(as_tuple=True)
         problems.append(p)
         base.append(others[corner])
@@ -366,7 +462,9 @@ def law_of(
         which.append(torch.full_like(p, axis))
     p, u, lo, hi, axis = map(torch.cat, (problems, base, low, high, which))
     found = []
-    while len(p):  # an interval may hold several jumps: the first is found, then what is left to its right
+    while len(
+        p
+    ):  # an interval may hold several jumps: the first is found, then what is left to its right
         end = hi
         at = lambda place: outcome(p, u.scatter(1, axis[:, None], place[:, None]))  # noqa: B023, E731
         at_low, at_end = at(lo), at(end)
@@ -380,15 +478,25 @@ def law_of(
     p, axis, hi = map(torch.cat, zip(*found, strict=True)) if found else (p, axis, hi)
     edges = []  # per axis [P, C + 1], padded with cells of no width
     for a in range(n):
-        cuts = [apart([0.0, *hi[(p == problem) & (axis == a)].sort().values.tolist(), 1.0]) for problem in range(P)]
+        cuts = [
+            apart([0.0, *hi[(p == problem) & (axis == a)].sort().values.tolist(), 1.0])
+            for problem in range(P)
+        ]
         widest = max(map(len, cuts))
-        edges.append(torch.tensor([row + [1.0] * (widest - len(row)) for row in cuts], dtype=torch.float64))
+        edges.append(
+            torch.tensor([row + [1.0] * (widest - len(row)) for row in cuts], dtype=torch.float64)
+        )
     cells = torch.tensor(list(product(*(range(e.shape[1] - 1) for e in edges))))
     left = torch.stack([e[:, cells[:, a]] for a, e in enumerate(edges)], -1).flatten(0, 1)
     right = torch.stack([e[:, cells[:, a] + 1] for a, e in enumerate(edges)], -1).flatten(0, 1)
     width = right - left
     volume, index = width.prod(-1), torch.arange(P).repeat_interleave(len(cells))
-    inside = (left + 1e-6 * width).clamp(tiny, 1 - tiny), (right - 1e-6 * width).clamp(tiny, 1 - tiny)
+    inside = (
+        (left + 1e-6 * width).clamp(tiny, 1 - tiny),
+        (right - 1e-6 * width).clamp(tiny, 1 - tiny),
+    )
     first, second = (outcome(index, u) for u in inside)
     assert (first == second)[volume > 1e-13].all(), "a jump was missed: refine the grid"
-    return torch.zeros(P, N + 1, dtype=torch.float64).index_put_((index, first), volume, accumulate=True)
+    return torch.zeros(P, N + 1, dtype=torch.float64).index_put_(
+        (index, first), volume, accumulate=True
+    )

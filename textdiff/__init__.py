@@ -4,31 +4,42 @@ import textdiff
 model = textdiff.load("runs/quickstart")  # .to("cuda")
 print(model.generate("To be", num_return_sequences=3).texts)
 
-Here: load, save, export, push, Model, Samples. Processes, hyperschedules and samplers are in the modules of these names.
+Here: load, save, export, push, Model, Samples. Processes, hyperschedules and samplers are in the
+modules of these names.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from .registration import register
 
 if TYPE_CHECKING:
-    from .hub import load, save
-    from .model import Model, Samples
-    from .share import export, push
+    from .generation.samples import Samples
+    from .model.folder import load, save
+    from .model.hub import export, push
+    from .model.model import Model
 
-__version__ = "0.1.0"
 __all__ = ["Model", "Samples", "export", "load", "push", "save"]
 
-_HOME = {"load": "hub", "save": "hub", "export": "share", "push": "share", "Model": "model", "Samples": "model"}
+_HOME = {
+    "load": "model.folder",
+    "save": "model.folder",
+    "export": "model.hub",
+    "push": "model.hub",
+    "Model": "model.model",
+    "Samples": "generation.samples",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `import textdiff` alone costs no torch."""
     if name in _HOME:
         return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name == "__version__":
+        return importlib.metadata.version("textdiff")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,8 +1,9 @@
 """Randomness as a pure function: every draw is a hash of (seed, example, step, position, stream).
 
-Nothing else in textdiff draws a random number that a result depends on, so results do not depend on batch size, padding, row
-order, world size or a resume. Uniforms are float64 in the open interval (0, 1); token draws are inverse CDF in float64, because
-float32 noise loses rare tokens (arXiv 2409.02908; `maths.md` 5.7).
+Nothing else in textdiff draws a random number that a result depends on, so results do not depend on
+batch size, padding, row order, world size or a resume. Uniforms are float64 in the open interval
+(0, 1); token draws are inverse CDF in float64, because float32 noise loses rare tokens (arXiv
+2409.02908; `maths.md` 5.7).
 """
 
 from __future__ import annotations
@@ -57,17 +58,25 @@ def _hash(*fields: int | Tensor) -> Tensor:
     return h
 
 
-def uniform(seed: int, example: int | Tensor, step: int | Tensor, position: int | Tensor, stream: Stream) -> Tensor:
-    """Float64 uniforms in the open (0, 1); the arguments broadcast, e.g. example [B, 1], position [L] -> [B, L]."""
+def uniform(
+    seed: int, example: int | Tensor, step: int | Tensor, position: int | Tensor, stream: Stream
+) -> Tensor:
+    """Float64 uniforms in the open (0, 1); the arguments broadcast, e.g. example [B, 1], position
+    [L] -> [B, L].
+    """
     h = _hash(seed, int(stream), example, step, position)
     return (_shift(h, 12).double() + 0.5) * 2.0**-52
 
 
-def stratified(seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME) -> Tensor:
-    """Uniforms in (0, 1), one in each stratum of width 1/n for every aligned run of n = 2^j consecutive slots (n <= RUN).
+def stratified(
+    seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME
+) -> Tensor:
+    """Uniforms in (0, 1), one in each stratum of width 1/n for every aligned run of n = 2^j
+    consecutive slots (n <= RUN).
 
-    A digitally shifted van der Corput sequence with independent jitter: each value alone is exactly uniform, together they are
-    stratified (`maths.md` 4.5), and a value depends on (seed, key, slot) only, so micro-batches and ranks do not matter.
+    A digitally shifted van der Corput sequence with independent jitter: each value alone is exactly
+    uniform, together they are stratified (`maths.md` 4.5), and a value depends on (seed, key, slot)
+    only, so micro-batches and ranks do not matter.
     """
     device = next((f.device for f in (key, slot) if isinstance(f, Tensor)), None)
     slot = torch.as_tensor(slot, dtype=torch.int64, device=device)
@@ -75,7 +84,9 @@ def stratified(seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream 
     reversed_bits = sum(((slot >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
     shift = _hash(seed, int(stream), key, slot >> bits, 1) & (RUN - 1)
     jitter = uniform(seed, key, slot, 2, stream)
-    return (((reversed_bits ^ shift).double() + jitter) / RUN).clamp(max=1 - 2.0**-53)  # the sum may round up
+    return (((reversed_bits ^ shift).double() + jitter) / RUN).clamp(
+        max=1 - 2.0**-53
+    )  # the sum may round up
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
@@ -94,9 +105,11 @@ def seed_from(seed: int | torch.Generator) -> int:
 
 @dataclass(frozen=True)
 class Noise:
-    """The draws of one step: `example` [B] names each row, so a row's draws do not depend on its neighbours.
+    """The draws of one step: `example` [B] names each row, so a row's draws do not depend on its
+    neighbours.
 
-    `place` [W] names the positions of a tensor's columns where they are not 0..L-1 (a window of a sequence).
+    `place` [W] names the positions of a tensor's columns where they are not 0..L-1 (a window of a
+    sequence).
     """
 
     seed: int
@@ -115,16 +128,24 @@ class Noise:
 
     def positions(self, like: Tensor, stream: Stream) -> Tensor:
         """Uniforms for every position of a [B, L] tensor."""
-        return self.uniform(stream, torch.arange(like.shape[-1], device=like.device) if self.place is None else self.place)
+        return self.uniform(
+            stream,
+            torch.arange(like.shape[-1], device=like.device) if self.place is None else self.place,
+        )
 
 
-_CACHED, _DEVICE = 2**19, 2**26  # weights held at once: what a CPU's cache holds, and 512 MB elsewhere
+_CACHED, _DEVICE = (
+    2**19,
+    2**26,
+)  # weights held at once: what a CPU's cache holds, and 512 MB elsewhere
 
 
 def _weights(logits: Tensor) -> Iterator[Tensor]:
-    """softmax(logits) without its division: logits [R, N] -> [rows, blocks, width] float64, some rows at a time, 0 beyond N.
+    """softmax(logits) without its division: logits [R, N] -> [rows, blocks, width] float64, some
+    rows at a time, 0 beyond N.
 
-    2^(l log2 e) is several times faster than e^l. Rows are padded to whole vectors, so each is computed as if it were alone.
+    2^(l log2 e) is several times faster than e^l. Rows are padded to whole vectors, so each is
+    computed as if it were alone.
     """
     N = logits.shape[-1]
     width = 2 ** max(4, math.ceil(math.log2(max(N, 1)) / 2))
@@ -135,11 +156,18 @@ def _weights(logits: Tensor) -> Iterator[Tensor]:
         here = w[: len(some)]
         here[:, N:] = -math.inf
         here[:, :N] = some
-        yield here.sub_(some.amax(-1, keepdim=True)).mul_(1 / math.log(2)).exp2_().view(-1, blocks, width)
+        yield (
+            here.sub_(some.amax(-1, keepdim=True))
+            .mul_(1 / math.log(2))
+            .exp2_()
+            .view(-1, blocks, width)
+        )
 
 
 def _pick(w: Tensor, u: Tensor) -> Tensor:
-    """The first token whose cumulative weight exceeds u times the total: first its block, then its place there; u [R, 1] -> [R, 1]."""
+    """The first token whose cumulative weight exceeds u times the total: first its block, then its
+    place there; u [R, 1] -> [R, 1].
+    """
     zero = w.new_zeros(len(w), 1)
     cdf = torch.cat([zero, w.sum(-1).cumsum(-1)], -1)
     target = u * cdf[:, -1:]
@@ -151,13 +179,17 @@ def _pick(w: Tensor, u: Tensor) -> Tensor:
 
 
 def categorical(logits: Tensor, u: Tensor) -> Tensor:
-    """Draw from softmax(logits) by inverse CDF in float64; logits [..., N], u [...] in (0, 1) -> [...] int64.
+    """Draw from softmax(logits) by inverse CDF in float64; logits [..., N], u [...] in (0, 1) ->
+    [...] int64.
 
-    The token is the first whose cumulative probability exceeds u, so a token of probability 0 is never drawn; u <= 1 - 2^-53 times
-    the total rounds to less than the total, so there always is one.
+    The token is the first whose cumulative probability exceeds u, so a token of probability 0 is
+    never drawn; u <= 1 - 2^-53 times the total rounds to less than the total, so there always is
+    one.
     """
     if u.dtype != torch.float64:
-        raise ValueError(f"token draws need float64 uniforms, got {u.dtype}: take them from textdiff.noise.uniform")
+        raise ValueError(
+            f"token draws need float64 uniforms, got {u.dtype}: take them from textdiff.noise.uniform"
+        )
     if not u.numel():
         return u.long()
     flat, places = logits.reshape(-1, logits.shape[-1]), u.reshape(-1, 1)
@@ -169,7 +201,9 @@ def categorical(logits: Tensor, u: Tensor) -> Tensor:
 
 
 def probability(logits: Tensor, token: Tensor) -> Tensor:
-    """softmax(logits) at one token a row, as `categorical` draws it; logits [R, N], token [R] -> [R] float64."""
+    """softmax(logits) at one token a row, as `categorical` draws it; logits [R, N], token [R] ->
+    [R] float64.
+    """
     found, begin = [token.new_empty(0, dtype=torch.float64)], 0
     for w in _weights(logits):
         own = w.flatten(1).gather(-1, token[begin : begin + len(w), None]).squeeze(-1)

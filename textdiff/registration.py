@@ -1,6 +1,8 @@
-"""Make `transformers.AutoModel` know the networks of textdiff after `import textdiff`, which itself imports nothing heavy.
+"""Make `transformers.AutoModel` know the networks of textdiff after `import textdiff`, which itself
+imports nothing heavy.
 
-transformers has no entry points for other packages' models, so the registration waits for `import transformers` itself.
+transformers has no entry points for other packages' models, so the registration waits for `import
+transformers` itself.
 """
 
 from __future__ import annotations
@@ -28,10 +30,14 @@ def _register() -> None:
 class _Waiting(MetaPathFinder):
     """Finds transformers as the other finders do, and registers the networks once it is loaded."""
 
-    def find_spec(self, name: str, path: Any = None, target: ModuleType | None = None) -> ModuleSpec | None:
+    def find_spec(
+        self, name: str, path: Any = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
         if name != "transformers":
             return None
-        found = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        found = (
+            finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self
+        )
         spec = next((spec for spec in found if spec is not None), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module

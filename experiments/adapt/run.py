@@ -1,8 +1,11 @@
-"""A pretrained Llama becomes a block ε-Hybrid: its bound before, during and after, its samples and their speed beside its own AR.
+"""A pretrained Llama becomes a block ε-Hybrid: its bound before, during and after, its samples and
+their speed beside its own AR.
 
-    python experiments/adapt/run.py --data ../shared/data       # resumable: what is there is not made again
+    # resumable: what is there is not made again
+    python experiments/adapt/run.py --data ../shared/data
 
-The base is stories260K (260,032 parameters), the text the heads of TinyStories. Windows are 8 tokens wide; ρ = 8 / T tokens settle a call.
+The base is stories260K (260,032 parameters), the text the heads of TinyStories. Windows are 8
+tokens wide; ρ = 8 / T tokens settle a call.
 """
 
 from __future__ import annotations
@@ -25,12 +28,12 @@ from transformers import AutoModelForCausalLM
 
 import textdiff as package
 from textdiff.data import Files, PretrainedTokenizer
-from textdiff.hub import write_json
+from textdiff.files import write_json
 from textdiff.hyperschedule import Block, QuenchedAR
-from textdiff.model import Model
+from textdiff.model.model import Model
 from textdiff.network import Pretrained
-from textdiff.pictures import read_metrics
 from textdiff.process import Absorbing, EpsilonHybrid
+from textdiff.training.curves import read_metrics
 
 HERE = Path(__file__).resolve().parent
 CONFIGS = HERE.parents[1] / "configs"
@@ -40,7 +43,10 @@ PROMPT = "Once upon a time"
 
 def textdiff(*words: str | Path) -> None:
     """Run one command of the command line, in a process of its own."""
-    subprocess.run([sys.executable, "-c", "from textdiff.cli import main; main()", *map(str, words)], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from textdiff.commands.cli import main; main()", *map(str, words)],
+        check=True,
+    )
 
 
 def text(data: Path, runs: Path, split: str) -> Path:
@@ -53,13 +59,17 @@ def text(data: Path, runs: Path, split: str) -> Path:
 
 
 def untrained(base: Path, runs: Path) -> None:
-    """The base as it is, as quenched AR (`ar`) and under the process and schedule of the adaptation (`before`)."""
+    """The base as it is, as quenched AR (`ar`) and under the process and schedule of the adaptation
+    (`before`).
+    """
     tokenizer = PretrainedTokenizer(str(base)).build(Files(train=""))
     for name, process, schedule in (
         ("ar", Absorbing(), QuenchedAR()),
         ("before", EpsilonHybrid(0.01), Block(WIDTH, WIDTH)),
     ):
-        network = Pretrained(str(base)).build(len(tokenizer), process.conditioned, tokenizer.bos_token_id)
+        network = Pretrained(str(base)).build(
+            len(tokenizer), process.conditioned, tokenizer.bos_token_id
+        )
         package.save(Model(network, process, schedule, tokenizer, LENGTH), runs / name)
 
 
@@ -70,7 +80,10 @@ def train(base: Path, data: Path, runs: Path) -> None:
         return
     configs = (CONFIGS / "trainer/quick.yaml", CONFIGS / "adapt/block.yaml", HERE / "config.yaml")
     last = run / "checkpoints/last.ckpt"
-    before, begin = json.loads(seconds.read_text()) if seconds.exists() else 0.0, os.times().children_user
+    before, begin = (
+        json.loads(seconds.read_text()) if seconds.exists() else 0.0,
+        os.times().children_user,
+    )
     try:
         textdiff(
             "fit",
@@ -90,32 +103,57 @@ def measure(name: str, schedule: str, data: Path, runs: Path, rows: int, draws: 
     """Every bound of one model folder under one schedule, on the first held-out rows."""
     output = runs / f"{name}-{schedule.replace(', ', '_')}-{rows}-{draws}.json"
     if not output.exists():
-        options = ("--hyperschedule", schedule, "--limit", rows, "--draws", draws, "--output", output)
-        textdiff("evaluate", "perplexity", runs / name, "--corpus", text(data, runs, "valid"), *options)
+        options = (
+            "--hyperschedule",
+            schedule,
+            "--limit",
+            rows,
+            "--draws",
+            draws,
+            "--output",
+            output,
+        )
+        textdiff(
+            "evaluate", "perplexity", runs / name, "--corpus", text(data, runs, "valid"), *options
+        )
     return json.loads(output.read_text())["bounds"]
 
 
 def ways(base: Path, runs: Path, new: int) -> dict[str, Callable[[int, int], list[Tensor]]]:
-    """Ways to draw `new` tokens behind the prompt: each takes a batch size and a seed and gives the ids of a batch."""
-    theirs, ar, after = AutoModelForCausalLM.from_pretrained(base), package.load(runs / "ar"), package.load(runs / "after")
+    """Ways to draw `new` tokens behind the prompt: each takes a batch size and a seed and gives the
+    ids of a batch.
+    """
+    theirs, ar, after = (
+        AutoModelForCausalLM.from_pretrained(base),
+        package.load(runs / "ar"),
+        package.load(runs / "after"),
+    )
     theirs.generation_config.eos_token_id = None
     beginning = pad(ar.encode(PROMPT), (1, 0), value=ar.network.bos)
 
     def generate(batch: int, seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
-        found = theirs.generate(beginning.repeat(batch, 1), max_new_tokens=new, do_sample=True, top_k=0, pad_token_id=0)
+        found = theirs.generate(
+            beginning.repeat(batch, 1), max_new_tokens=new, do_sample=True, top_k=0, pad_token_id=0
+        )
         return list(found[:, 1:])
 
     def ours(model: Model, schedule: object) -> Callable[[int, int], list[Tensor]]:
         options = {"max_new_tokens": new, "hyperschedule": schedule}
-        return lambda batch, seed: model.generate(PROMPT, num_return_sequences=batch, batch_size=batch, seed=seed, **options).ids
+        return lambda batch, seed: (
+            model.generate(
+                PROMPT, num_return_sequences=batch, batch_size=batch, seed=seed, **options
+            ).ids
+        )
 
     found = {"transformers generate": generate, "quenched AR": ours(ar, QuenchedAR())}
     return found | {f"ε block 8, ρ = {rho}": ours(after, Block(WIDTH, WIDTH // rho)) for rho in RHO}
 
 
 def draw(base: Path, runs: Path, new: int, batch: int, repeats: int) -> dict[str, dict]:
-    """Samples of each way, what the base thinks of them, and tokens per second at batch 1 and `batch`, interleaved in one run."""
+    """Samples of each way, what the base thinks of them, and tokens per second at batch 1 and
+    `batch`, interleaved in one run.
+    """
     all_ways, judge = ways(base, runs, new), AutoModelForCausalLM.from_pretrained(base)
     decode = package.load(runs / "ar").decode
     seconds: dict[tuple[str, int], list[float]] = {}
@@ -150,18 +188,34 @@ def picture(result: dict) -> None:
     axes = figure.add_subplot()
     for name, label in (("nelbo", "NELBO"), ("b1", "B1: masking alone")):
         points = [point for point in result["curve"] if name in point]
-        axes.plot([p["step"] for p in points], [p[name] for p in points], marker="o", markersize=3, label=label)
+        axes.plot(
+            [p["step"] for p in points],
+            [p[name] for p in points],
+            marker="o",
+            markersize=3,
+            label=label,
+        )
     ar = result["bounds"]["ar"]["1"][0]["nats"]
-    axes.axhline(ar, color="#777777", linestyle="--", linewidth=1, label=f"the base as AR, {ar:.2f}")
-    axes.set(xlabel="step of adaptation", ylabel="nats per token", title=f"stories260K as ε block {WIDTH}, ρ = 1")
+    axes.axhline(
+        ar, color="#777777", linestyle="--", linewidth=1, label=f"the base as AR, {ar:.2f}"
+    )
+    axes.set(
+        xlabel="step of adaptation",
+        ylabel="nats per token",
+        title=f"stories260K as ε block {WIDTH}, ρ = 1",
+    )
     axes.legend(fontsize=8, frameon=False)
     figure.savefig(HERE / "curve.png", dpi=150)
 
 
 def main() -> None:
     """Adapt, measure, draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with models/stories260K and tinystories")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with models/stories260K and tinystories"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/adapt"), help="where the runs are")
     parser.add_argument("--rows", type=int, default=64, help="held-out rows to score")
     parser.add_argument("--draws", type=int, default=4, help="noisy versions of each row")
@@ -175,11 +229,16 @@ def main() -> None:
     untrained(base, runs)
     train(base, data, runs)
     bounds = {
-        name: {str(rho): measure(name, f"Block({WIDTH}, {WIDTH // rho})", data, runs, o.rows, o.draws) for rho in RHO}
+        name: {
+            str(rho): measure(name, f"Block({WIDTH}, {WIDTH // rho})", data, runs, o.rows, o.draws)
+            for rho in RHO
+        }
         for name in ("before", "after")
     }
     bounds["ar"] = {"1": measure("ar", "QuenchedAR", data, runs, o.rows, o.draws)}
-    before = dict(zip(("nelbo", "b1", "b2"), (bound["nats"] for bound in bounds["before"]["1"]), strict=True))
+    before = dict(
+        zip(("nelbo", "b1", "b2"), (bound["nats"] for bound in bounds["before"]["1"]), strict=True)
+    )
     points: dict[int, dict] = {0: before}
     for name, values in read_metrics(runs / "after").items():
         if name.startswith("val/"):
@@ -190,7 +249,14 @@ def main() -> None:
         "bounds": bounds,
         "drawn": draw(base, runs, o.new, o.batch, o.repeats),
         "training_cpu_seconds": json.loads((runs / "seconds.json").read_text()),
-        "settings": {"rows": o.rows, "draws": o.draws, "new": o.new, "batch": o.batch, "prompt": PROMPT, "threads": 1},
+        "settings": {
+            "rows": o.rows,
+            "draws": o.draws,
+            "new": o.new,
+            "batch": o.batch,
+            "prompt": PROMPT,
+            "threads": 1,
+        },
     }
     picture(result)
     write_json(HERE / "result.json", result)

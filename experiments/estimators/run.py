@@ -1,10 +1,14 @@
-"""How much an estimate of the bound varies, by the way it draws, at equal cost; and whether the stated standard error is right.
+"""How much an estimate of the bound varies, by the way it draws, at equal cost; and whether the
+stated standard error is right.
 
-    python experiments/estimators/run.py --data-dir ../shared/data          # about 10 minutes on one thread; result.json, estimators.png
+    # about 10 minutes on one thread; result.json, estimators.png
+    python experiments/estimators/run.py --data-dir ../shared/data
 
-Spread: the same 16 rows of WikiText-2 (validation) are estimated under many seeds, each with 16 network calls of one row (32 for ε-Hybrid,
-whose reconstruction is a second one). Chain rule along random orders: 128 calls a row, so its variance is multiplied by 128 to compare.
-Coverage: `measure` itself under many seeds; the share of estimates whose distance from the mean of all is below 1.96 standard errors.
+Spread: the same 16 rows of WikiText-2 (validation) are estimated under many seeds, each with 16
+network calls of one row (32 for ε-Hybrid, whose reconstruction is a second one). Chain rule along
+random orders: 128 calls a row, so its variance is multiplied by 128 to compare.
+Coverage: `measure` itself under many seeds; the share of estimates whose distance from the mean of
+all is below 1.96 standard errors.
 """
 
 from __future__ import annotations
@@ -21,11 +25,12 @@ from tqdm import tqdm
 
 import textdiff
 from textdiff.data import Benchmark, TextData
-from textdiff.estimator import Batch, MaskCount, Stratified, bounds, sequence_nats
-from textdiff.evaluation.chain_rule import order_nats
 from textdiff.evaluation.perplexity import measure
-from textdiff.model import Model
+from textdiff.model.model import Model
 from textdiff.noise import RUN, Noise
+from textdiff.objective import Batch, MaskCount, Stratified
+from textdiff.objective.bounds import bounds, sequence_nats
+from textdiff.objective.chain_rule import order_nats
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "six_models" / "models"
@@ -34,7 +39,9 @@ ROWS = 16
 
 def rows(model: Model, count: int, data_dir: str | None) -> Batch:
     """The first rows of the text."""
-    data = TextData(Benchmark("wikitext2", data_dir), length=model.length, batch_size=count, padding="ignored")
+    data = TextData(
+        Benchmark("wikitext2", data_dir), length=model.length, batch_size=count, padding="ignored"
+    )
     data.tokenizer = model.tokenizer
     return Batch(**next(iter(data.eval_dataloader("validation", count))))
 
@@ -85,17 +92,31 @@ def spreads(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str, 
 
         def one(seed: int, estimator: object = estimator, placed: Callable = placed) -> float:
             here, noise = placed(batch, seed), Noise(seed, batch.example)
-            return float(sequence_nats(model.network, here, process, schedule, objective, estimator, noise).sum()) / tokens
+            return (
+                float(
+                    sequence_nats(
+                        model.network, here, process, schedule, objective, estimator, noise
+                    ).sum()
+                )
+                / tokens
+            )
 
         each[way] = (one, 1 + bool(process.atom))
     if not process.atom:
         each["chain rule of random orders"] = (
-            lambda seed: float(order_nats(model.network, batch, schedule, Noise(seed, batch.example))[0].sum()) / tokens,
+            lambda seed: (
+                float(
+                    order_nats(model.network, batch, schedule, Noise(seed, batch.example))[0].sum()
+                )
+                / tokens
+            ),
             model.length,
         )
     for way, (one, calls) in each.items():
         count = max(8, round(seeds / calls)) if calls > 2 else seeds
-        found[way] = spread([one(seed) for seed in tqdm(range(count), desc=f"{name}, {way}")], ROWS * calls)
+        found[way] = spread(
+            [one(seed) for seed in tqdm(range(count), desc=f"{name}, {way}")], ROWS * calls
+        )
     return found
 
 
@@ -103,7 +124,10 @@ def coverage(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str,
     """Is the stated standard error that of the estimates?"""
     model = textdiff.load(MODELS / name)
     batch = rows(model, ROWS, data_dir)
-    runs = [measure(model, lambda: [batch], draws=2, seed=seed) for seed in tqdm(range(seeds), desc=f"{name}, coverage")]
+    runs = [
+        measure(model, lambda: [batch], draws=2, seed=seed)
+        for seed in tqdm(range(seeds), desc=f"{name}, coverage")
+    ]
     found = {}
     for bounds_found in zip(*runs, strict=True):
         nats = torch.tensor([bound.nats for bound in bounds_found], dtype=torch.float64)
@@ -132,36 +156,62 @@ def plot(result: dict, path: Path) -> None:
         shown = [way for way in ways if way in found]
         places = [ways.index(way) + shift for way in shown]
         heights = [found[way]["variance_per_call"] for way in shown]
-        left.barh(places, heights, 0.38, xerr=[found[way]["variance_per_call_error"] for way in shown], label=name)
+        left.barh(
+            places,
+            heights,
+            0.38,
+            xerr=[found[way]["variance_per_call_error"] for way in shown],
+            label=name,
+        )
     left.set_yticks(range(len(ways)), ways, fontsize=8)
     left.invert_yaxis()
     left.set(xlabel="variance of nats per token x network calls of one row", xscale="log")
     left.legend(frameon=False, fontsize=8)
     for name, found in result["coverage"].items():
         for bound, numbers in found.items():
-            right.plot(numbers["deviation"], numbers["stated"], "o", label=f"{name} {bound.split(':')[0]}")
-    top = 1.1 * max(n[key] for found in result["coverage"].values() for n in found.values() for key in ("deviation", "stated"))
+            right.plot(
+                numbers["deviation"], numbers["stated"], "o", label=f"{name} {bound.split(':')[0]}"
+            )
+    top = 1.1 * max(
+        n[key]
+        for found in result["coverage"].values()
+        for n in found.values()
+        for key in ("deviation", "stated")
+    )
     right.plot([0, top], [0, top], color="#999999", linewidth=1)
-    right.set(xlabel="spread over seeds", ylabel="stated standard error", xlim=(0, top), ylim=(0, top))
+    right.set(
+        xlabel="spread over seeds", ylabel="stated standard error", xlim=(0, top), ylim=(0, top)
+    )
     right.legend(frameon=False, fontsize=7)
     figure.savefig(path, dpi=150)
 
 
 def main() -> None:
     """Both studies on the two flat models; what is in result.json is not done again."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", help="folder with the benchmarks; default: the Hub")
     parser.add_argument("--seeds", type=int, default=200, help="estimates by each way of drawing")
     parser.add_argument("--coverage-seeds", type=int, default=100, help="runs of `measure`")
     options = parser.parse_args()
     path = HERE / "result.json"
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": ROWS, "spread": {}, "coverage": {}}
+    result = (
+        json.loads(path.read_text(encoding="utf-8"))
+        if path.exists()
+        else {"rows": ROWS, "spread": {}, "coverage": {}}
+    )
     for name in ("mdlm", "epsilon"):
-        for study, make, seeds in (("spread", spreads, options.seeds), ("coverage", coverage, options.coverage_seeds)):
+        for study, make, seeds in (
+            ("spread", spreads, options.seeds),
+            ("coverage", coverage, options.coverage_seeds),
+        ):
             if name not in result[study]:
                 with torch.no_grad():
                     result[study][name] = make(name, options.data_dir, seeds)
-                path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                path.write_text(
+                    json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+                )
     plot(result, HERE / "estimators.png")
 
 

@@ -1,7 +1,9 @@
-"""Samples of the six models under every schedule and sampler that fits them: `python experiments/samples/run.py`.
+"""Samples of the six models under every schedule and sampler that fits them: `python
+experiments/samples/run.py`.
 
-Writes result.json (texts with their settings), samples.md to read, and to runs/samples one page per model that shows how one sample of
-each case came about. What was drawn already is kept; delete result.json to draw anew.
+Writes result.json (texts with their settings), samples.md to read, and to runs/samples one page per
+model that shows how one sample of each case came about. What was drawn already is kept; delete
+result.json to draw anew.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 import textdiff
 from textdiff.evaluation.provenance import provenance
-from textdiff.hub import write_json
+from textdiff.files import write_json
 from textdiff.hyperschedule import Hyperschedule
 from textdiff.samplers import Sampler
 from textdiff.spec import parse
@@ -48,30 +50,51 @@ def draw(model: textdiff.Model, schedule: str, sampler: str) -> textdiff.Samples
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "this model was trained under")
         return model.generate(
-            ["", "The city of"], num_return_sequences=NUMBER // 2, output_trajectory=True, batch_size=NUMBER, **how
+            ["", "The city of"],
+            num_return_sequences=NUMBER // 2,
+            output_trajectory=True,
+            batch_size=NUMBER,
+            **how,
         )
 
 
 def entry(found: textdiff.Samples) -> dict[str, Any]:
     """What is kept of a draw."""
     mean = sum(found.nfe) / len(found.nfe)
-    return {"texts": found.texts, "nfe": mean, "tokens_per_forward": found.tokens_per_forward, "seconds": found.seconds}
+    return {
+        "texts": found.texts,
+        "nfe": mean,
+        "tokens_per_forward": found.tokens_per_forward,
+        "seconds": found.seconds,
+    }
 
 
 def reading(results: dict[str, Any]) -> str:
     """All texts, to read."""
-    lines = ["# Samples of the six models", "", "Small models (4 x 128, 1,200 steps): what to look at is what a sampler changes."]
+    lines = [
+        "# Samples of the six models",
+        "",
+        "Small models (4 x 128, 1,200 steps): what to look at is what a sampler changes.",
+    ]
     for name, found in results.items():
         lines += ["", f"## {name}"]
         for case, drawn in found["cases"].items():
-            lines += ["", f"### {case}: {drawn['nfe']:.0f} calls, {drawn['tokens_per_forward']:.1f} tokens per call", ""]
-            lines += [line for text in drawn["texts"] for line in (f"> {' '.join(text.split())}", "")]
+            lines += [
+                "",
+                f"### {case}: {drawn['nfe']:.0f} calls, {drawn['tokens_per_forward']:.1f} tokens per call",
+                "",
+            ]
+            lines += [
+                line for text in drawn["texts"] for line in (f"> {' '.join(text.split())}", "")
+            ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def main() -> None:
     """Draw what is missing, write all."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--output", type=Path, default=HERE, help="folder of the results")
     output = parser.parse_args().output
     file = output / "result.json"
@@ -85,12 +108,21 @@ def main() -> None:
                 if case in found["cases"]:
                     continue
                 samples = draw(model, schedule, sampler)
-                found["cases"][case], paths[case] = entry(samples), samples.trajectories[NUMBER // 2]
+                found["cases"][case], paths[case] = (
+                    entry(samples),
+                    samples.trajectories[NUMBER // 2],
+                )
                 write_json(file, results)
                 print(f"{name}: {case}, {samples.seconds:.0f} s")
         if paths:
             numbered = {f"sample {n}": case for n, case in enumerate(paths, start=1)}
-            text = page(list(paths.values()), model.decode_token, model.mask_id, f"{name}: one sample a sampler", numbered)
+            text = page(
+                list(paths.values()),
+                model.decode_token,
+                model.mask_id,
+                f"{name}: one sample a sampler",
+                numbered,
+            )
             PAGES.mkdir(parents=True, exist_ok=True)
             (PAGES / f"{name}.html").write_text(text, encoding="utf-8")
     (output / "samples.md").write_text(reading(results), encoding="utf-8")

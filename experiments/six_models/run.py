@@ -1,10 +1,14 @@
-"""Six small models on real text, the common ground of later experiments: AR, MDLM, γ flat, ε flat, ε block 16, γ slide (16, 4).
+"""Six small models on real text, the common ground of later experiments: AR, MDLM, γ flat, ε flat,
+ε block 16, γ slide (16, 4).
 
-    python experiments/six_models/run.py --data ../shared/data/wikitext/wikitext-2            # all, resumable
-    python experiments/six_models/run.py --data ... --only ar mdlm                            # some of them
+    # all, resumable
+    python experiments/six_models/run.py --data ../shared/data/wikitext/wikitext-2
+    # some of them
+    python experiments/six_models/run.py --data ... --only ar mdlm
 
-Each trains for the same number of steps on wiki.train.tokens and is measured on wiki.valid.tokens. A finished model is not trained again,
-an interrupted one goes on from its last checkpoint. Its folder with bf16 weights goes to models/; what is measured is that folder.
+Each trains for the same number of steps on wiki.train.tokens and is measured on wiki.valid.tokens.
+A finished model is not trained again, an interrupted one goes on from its last checkpoint. Its
+folder with bf16 weights goes to models/; what is measured is that folder.
 """
 
 from __future__ import annotations
@@ -22,16 +26,23 @@ import torch
 import yaml
 
 import textdiff as package
-from textdiff.hub import save
+from textdiff.model.folder import save
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("ar", "mdlm", "gamma", "epsilon", "epsilon_block", "gamma_slide")
-FILES = {"train": "wiki.train.tokens.xz", "validation": "wiki.valid.tokens.xz", "test": "wiki.test.tokens.xz"}
+FILES = {
+    "train": "wiki.train.tokens.xz",
+    "validation": "wiki.valid.tokens.xz",
+    "test": "wiki.test.tokens.xz",
+}
 
 
 def textdiff(*words: str | Path) -> None:
     """Run one command of the command line, in a process of its own."""
-    subprocess.run([sys.executable, "-c", "from textdiff.cli import main; main()", *map(str, words)], check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from textdiff.commands.cli import main; main()", *map(str, words)],
+        check=True,
+    )
 
 
 def corpus(data: Path, runs: Path) -> list[str]:
@@ -54,7 +65,10 @@ def train(name: str, data: Path, runs: Path) -> None:
     configs = ["--config", HERE / "configs/base.yaml", "--config", HERE / f"configs/{name}.yaml"]
     last = run / "checkpoints/last.ckpt"
     resume = ["--ckpt_path", last] if last.exists() else []
-    before, begin = json.loads(seconds.read_text()) if seconds.exists() else 0.0, time.perf_counter()
+    before, begin = (
+        json.loads(seconds.read_text()) if seconds.exists() else 0.0,
+        time.perf_counter(),
+    )
     try:
         textdiff("fit", *configs, *corpus(data, runs), f"--trainer.default_root_dir={run}", *resume)
     finally:
@@ -77,7 +91,18 @@ def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
     found = json.loads(output.read_text()) if output.exists() else {"data": {}, "bounds": [{}]}
     if found["data"].get("rows") != rows or found["bounds"][0].get("draws") not in (1, draws):
         text = runs / FILES["validation"].replace(".tokens.xz", ".txt.xz")
-        options = ("--corpus", text, "--limit", rows, "--draws", draws, "--batch-size", 64, "--output", output)
+        options = (
+            "--corpus",
+            text,
+            "--limit",
+            rows,
+            "--draws",
+            draws,
+            "--batch-size",
+            64,
+            "--output",
+            output,
+        )
         textdiff("evaluate", "perplexity", HERE / "models" / name, *options)
         found = json.loads(output.read_text().replace(f"{runs}/", ""))
         output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
@@ -88,10 +113,18 @@ def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
 
 def main() -> None:
     """Train, measure, publish."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with wiki.{train,valid,test}.tokens.xz")
-    parser.add_argument("--runs", type=Path, default=Path("runs/six_models"), help="where the runs are")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="some of the models")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with wiki.{train,valid,test}.tokens.xz"
+    )
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/six_models"), help="where the runs are"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=NAMES, help="some of the models"
+    )
     parser.add_argument("--rows", type=int, default=1024, help="validation rows to score")
     parser.add_argument("--draws", type=int, default=4, help="noisy versions of each row")
     options = parser.parse_args()

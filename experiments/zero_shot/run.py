@@ -1,9 +1,12 @@
-"""Zero-shot perplexity of the six models, trained on WikiText-2 with its `<unk>`, on four unseen texts, and last words of LAMBADA.
+"""Zero-shot perplexity of the six models, trained on WikiText-2 with its `<unk>`, on four unseen
+texts, and last words of LAMBADA.
 
-    python experiments/zero_shot/run.py --data-dir ../shared/data            # resumable: what is in results/ is not measured again
+    # resumable: what is in results/ is not measured again
+    python experiments/zero_shot/run.py --data-dir ../shared/data
 
-Every number is `textdiff evaluate perplexity` or `textdiff evaluate lambada` on a folder of experiments/six_models/models; the first
-rows of each split are scored. result.json puts them together.
+Every number is `textdiff evaluate perplexity` or `textdiff evaluate lambada` on a folder of
+experiments/six_models/models; the first rows of each split are scored. result.json puts them
+together.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import json
 import time
 from pathlib import Path
 
-from textdiff.cli import main as textdiff
+from textdiff.commands.cli import main as textdiff
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "six_models" / "models"
@@ -34,37 +37,68 @@ def measured(output: Path, *words: object) -> dict:
 
 def short(found: dict) -> dict:
     """A result without its curves."""
-    bounds = [{key: value for key, value in bound.items() if not key.startswith("by_")} for bound in found["bounds"]]
+    bounds = [
+        {key: value for key, value in bound.items() if not key.startswith("by_")}
+        for bound in found["bounds"]
+    ]
     return {**found, "bounds": bounds}
 
 
 def main() -> None:
     """Measure what is missing, and put all together."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, help="folder with the benchmarks; default: the Hub")
-    parser.add_argument("--rows", type=int, default=192, help="rows of 128 tokens to score of each text")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--data-dir", type=Path, help="folder with the benchmarks; default: the Hub"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=192, help="rows of 128 tokens to score of each text"
+    )
     parser.add_argument("--draws", type=int, default=4, help="noisy versions of each row")
     parser.add_argument("--passages", type=int, default=300, help="passages of LAMBADA to complete")
     options = parser.parse_args()
     data = ("--data-dir", options.data_dir.resolve()) if options.data_dir else ()
     models: dict = {name: {} for name in NAMES}
     for text, split in TEXTS.items():
-        scored = ("--split", split, "--limit", options.rows, "--draws", options.draws, "--batch-size", 16)
+        scored = (
+            "--split",
+            split,
+            "--limit",
+            options.rows,
+            "--draws",
+            options.draws,
+            "--batch-size",
+            16,
+        )
         for name in NAMES:
             output = HERE / "results" / f"{name}-{text}.json"
-            found = measured(output, "evaluate", "perplexity", MODELS / name, "--corpus", text, *data, *scored)
+            found = measured(
+                output, "evaluate", "perplexity", MODELS / name, "--corpus", text, *data, *scored
+            )
             models[name][text] = short(found)
             write(models)
     for name in NAMES:
         output = HERE / "results" / f"{name}-last_word.json"
-        words = ("evaluate", "lambada", MODELS / name, *data, "--limit", options.passages, "--batch-size", 64)
+        words = (
+            "evaluate",
+            "lambada",
+            MODELS / name,
+            *data,
+            "--limit",
+            options.passages,
+            "--batch-size",
+            64,
+        )
         models[name]["last_word"] = measured(output, *words)
         write(models)
 
 
 def write(models: dict) -> None:
     """result.json with what there is so far."""
-    (HERE / "result.json").write_text(json.dumps({"models": models}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (HERE / "result.json").write_text(
+        json.dumps({"models": models}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Corpora by name: detokenisers on real sentences, counts of the real texts, a local folder instead of the network."""
+"""Corpora by name: detokenisers on real sentences, counts of the real texts, a local folder instead
+of the network.
+"""
 
 import gzip
 import json
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import tiny
 
-from textdiff.cli import main
+from textdiff.commands.cli import main
 from textdiff.data import Benchmark, PretrainedTokenizer, TextData, detokenisers, pack, tokenise
 from textdiff.data.benchmarks import SOURCES
 
@@ -24,7 +26,11 @@ from textdiff.data.benchmarks import SOURCES
         ("wikitext", " = = Early life = = \n", " == Early life ==\n"),
         ("wikitext", " the actors ' guild \n", " the actors' guild\n"),
         # The suite takes two apostrophes for a pair of quotes; numbers depend on it, so it stays.
-        ("wikitext", " the actors ' guild and Teddy 's Story \n", " the actors'guild and Teddy's Story\n"),
+        (
+            "wikitext",
+            " the actors ' guild and Teddy 's Story \n",
+            " the actors'guild and Teddy's Story\n",
+        ),
         ("wikitext", " Homarus gammarus , known as \n", " Homarus gammarus, known as\n"),
         (
             "scientific_papers",
@@ -36,9 +42,21 @@ from textdiff.data.benchmarks import SOURCES
             "mr. <unk> 's N N million does n't cut the workers ' pay of $ N",
             "mr. ?'s 1 1 million doesn't cut the workers' pay of $ N",
         ),
-        ("ptb", "about $ N a share or # N on N N N stocks", "about $1 a share or #1 on 1 1 1 stocks"),
-        ("lm1b", 'He said , " It is the owners \' $ 5 , is it ? "', 'He said, "It is the owners \' $5, is it?"'),
-        ("lm1b", "See http : / / a.com ( or b ) : yes ; no / maybe .", "See http://a.com (or b): yes; no/maybe."),
+        (
+            "ptb",
+            "about $ N a share or # N on N N N stocks",
+            "about $1 a share or #1 on 1 1 1 stocks",
+        ),
+        (
+            "lm1b",
+            'He said , " It is the owners \' $ 5 , is it ? "',
+            'He said, "It is the owners \' $5, is it?"',
+        ),
+        (
+            "lm1b",
+            "See http : / / a.com ( or b ) : yes ; no / maybe .",
+            "See http://a.com (or b): yes; no/maybe.",
+        ),
         ("lm1b", "They 're here ! Who ?", "They're here! Who?"),
         ("lambada", " “Stop,” he said to Shane \n", '\n"Stop," he said to Shane'),
         ("plain", " as it is . ", " as it is . "),
@@ -49,10 +67,24 @@ def test_detokenisers(rule, text, expected):
 
 
 def test_every_source_is_whole():
-    assert set(SOURCES) >= {"wikitext2", "wikitext103", "lambada", "pubmed", "arxiv", "ptb", "lm1b", "ag_news", "openwebtext"}
+    assert set(SOURCES) >= {
+        "wikitext2",
+        "wikitext103",
+        "lambada",
+        "pubmed",
+        "arxiv",
+        "ptb",
+        "lm1b",
+        "ag_news",
+        "openwebtext",
+    }
     for name, source in SOURCES.items():
         assert source.scored in source.splits and set(source.local) <= set(source.splits), name
-        assert source.hub.revision and source.license and source.hub.column in ("text", "article", "sentence"), name
+        assert (
+            source.hub.revision
+            and source.license
+            and source.hub.column in ("text", "article", "sentence")
+        ), name
         pinned = len(source.hub.revision) == 40
         assert pinned or (source.hub.revision == "refs/convert/parquet" and source.hub.files), name
 
@@ -69,11 +101,19 @@ def test_rows_are_those_of_the_hub(real):
     assert list(real("wikitext103").documents("test")) == list(real("wikitext2").documents("test"))
     passages = list(real("lambada").documents("test"))
     assert len(passages) == 5153
-    assert passages[0].startswith("\nIn my palm is a clear stone") and passages[0].endswith("I don't care about signs")
-    assert len(list(real("arxiv").documents("validation"))) == len(list(real("pubmed").documents("test"))) == 100
+    assert passages[0].startswith("\nIn my palm is a clear stone") and passages[0].endswith(
+        "I don't care about signs"
+    )
+    assert (
+        len(list(real("arxiv").documents("validation")))
+        == len(list(real("pubmed").documents("test")))
+        == 100
+    )
 
 
-COUNTS = {  # GPT-2 tokens as they are, which ../shared/data/README.md counts too (None: not the same rows), and detokenised
+# GPT-2 tokens as they are, which ../shared/data/README.md counts too (None: not the same rows), and
+# detokenised
+COUNTS = {
     ("wikitext2", "test"): (None, 274_796),
     ("lambada", "test"): (430_230, 428_743),
     ("pubmed", "test"): (410_863, 406_406),
@@ -97,7 +137,9 @@ def test_tokens_and_blocks(real, shared_data, which, split):
 
 
 def test_blocks_by_hand(real, shared_data):
-    """The first two rows of WikiText-2 (test): nothing, then a title; each ended by EOS, cut without regard to either."""
+    """The first two rows of WikiText-2 (test): nothing, then a title; each ended by EOS, cut
+    without regard to either.
+    """
     tokenizer = PretrainedTokenizer(str(shared_data / "tokenizers/gpt2")).build(real("wikitext2"))
     data = TextData(real("wikitext2"), length=4, padding="ignored")
     data.tokenizer = tokenizer
@@ -128,12 +170,19 @@ def test_a_folder_stands_in_for_the_network(folder, monkeypatch):
     assert list(Benchmark("ptb", str(folder)).documents("test")) == ["it doesn't"]
     monkeypatch.setenv("TEXTDIFF_DATA", str(folder))
     assert list(Benchmark("ptb", detokenise=False).documents("train")) == ["it does n't"] * 2
-    assert list(Benchmark("wikitext2").documents("train")) == ["", " = A =\n", "", " Text\u2028, more.\n"]
+    assert list(Benchmark("wikitext2").documents("train")) == [
+        "",
+        " = A =\n",
+        "",
+        " Text\u2028, more.\n",
+    ]
     assert list(Benchmark("wikitext2").documents("test")) == ["", " one\n"]
     found = Benchmark("ptb").provenance("test")
-    assert (found["corpus"], found["source"], found["detokeniser"]) == ("ptb", "ptb/test.jsonl", "ptb") and len(
-        found["sha256"]
-    ) == 64
+    assert (found["corpus"], found["source"], found["detokeniser"]) == (
+        "ptb",
+        "ptb/test.jsonl",
+        "ptb",
+    ) and len(found["sha256"]) == 64
     assert found["hub"] == {
         "path": "ptb-text-only/ptb_text_only",
         "config": None,
@@ -148,7 +197,10 @@ def test_a_folder_stands_in_for_the_network(folder, monkeypatch):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda data: Benchmark("wikitext"), "unknown benchmark 'wikitext': use one of wikitext2, wikitext103"),
+        (
+            lambda data: Benchmark("wikitext"),
+            "unknown benchmark 'wikitext': use one of wikitext2, wikitext103",
+        ),
         (lambda data: Benchmark("ptb", str(data / "nope")), "is not there: mend data_dir"),
         (
             lambda data: next(Benchmark("lambada", str(data)).documents("validation")),
@@ -178,7 +230,9 @@ def test_a_broken_file_is_named(folder):
 
 def test_a_benchmark_trains(folder, tmp_path):
     """--data.corpus takes it like any other."""
-    (folder / "ptb" / "validation.jsonl").write_text((folder / "ptb" / "test.jsonl").read_text() * 9)
+    (folder / "ptb" / "validation.jsonl").write_text(
+        (folder / "ptb" / "test.jsonl").read_text() * 9
+    )
     (folder / "ptb" / "train.jsonl").write_text((folder / "ptb" / "test.jsonl").read_text() * 9)
     words = [
         "fit",
@@ -186,6 +240,13 @@ def test_a_benchmark_trains(folder, tmp_path):
         *tiny.toy(tmp_path / "run"),
         "--data.tokenizer=textdiff.data.Characters",
     ]
-    main([*words, "--data.corpus=textdiff.data.Benchmark", "--data.corpus.which=ptb", f"--data.corpus.data_dir={folder}"])
+    main(
+        [
+            *words,
+            "--data.corpus=textdiff.data.Benchmark",
+            "--data.corpus.which=ptb",
+            f"--data.corpus.data_dir={folder}",
+        ]
+    )
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["textdiff"]["data"]["corpus"]["init_args"]["which"] == "ptb"

@@ -45,7 +45,9 @@ def test_rows_of_jsonl_csv_and_parquet(tmp_path):
     import pyarrow.parquet
 
     rows = [ODD, 'a "quoted", line', "x" * 200_000]
-    lines = "\n".join(json.dumps({"body": row, "id": 1}, ensure_ascii=False) for row in rows) + "\n\n"
+    lines = (
+        "\n".join(json.dumps({"body": row, "id": 1}, ensure_ascii=False) for row in rows) + "\n\n"
+    )
     (tmp_path / "a.jsonl").write_text(lines, encoding="utf-8", newline="")
     (tmp_path / "a.jsonl.xz").write_bytes(lzma.compress(lines.encode()))
     quoted = "".join('7,"{}"\r\n'.format(row.replace('"', '""')) for row in rows)
@@ -60,7 +62,9 @@ def test_rows_of_jsonl_csv_and_parquet(tmp_path):
 
 @pytest.mark.parametrize("count, held_out", [(2, [1]), (7, [6]), (20, [19]), (45, [19, 39])])
 def test_held_out_documents(tmp_path, count, held_out):
-    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": str(i)}) + "\n" for i in range(count)))
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"text": str(i)}) + "\n" for i in range(count))
+    )
     corpus = Files(str(tmp_path / "a.jsonl"))
     assert list(corpus.documents("validation")) == [str(i) for i in held_out]
     assert list(corpus.documents("train")) == [str(i) for i in range(count) if i not in held_out]
@@ -80,7 +84,9 @@ def test_given_validation_leaves_train_whole(tmp_path):
     for name in "ab":
         (tmp_path / f"{name}.txt").write_text(name)
     corpus = Files([str(tmp_path / "a.txt")], validation=str(tmp_path / "b.txt"))
-    assert list(corpus.documents("train")) == ["a"] and list(corpus.documents("validation")) == ["b"]
+    assert list(corpus.documents("train")) == ["a"] and list(corpus.documents("validation")) == [
+        "b"
+    ]
     assert corpus.provenance("train")["sha256"] != corpus.provenance("validation")["sha256"]
 
 

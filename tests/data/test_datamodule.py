@@ -32,7 +32,11 @@ def pretend(data, rank, world_size, sampler=False):
         world_size=world_size,
         is_global_zero=rank == 0,
         _accelerator_connector=SimpleNamespace(use_distributed_sampler=sampler),
-        fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(total=SimpleNamespace(processed=0)))),
+        fit_loop=SimpleNamespace(
+            epoch_loop=SimpleNamespace(
+                batch_progress=SimpleNamespace(total=SimpleNamespace(processed=0))
+            )
+        ),
     )
     return data
 
@@ -48,7 +52,9 @@ def test_a_batch_is_a_pure_function_of_its_number(world_size):
         parts = [rank[number] for rank in ranks]
         assert [len(part["ids"]) for part in parts] == [size // world_size] * world_size
         assert torch.equal(torch.cat([part["example"] for part in parts]), expected)
-        assert torch.cat([part["slot"] for part in parts]).tolist() == list(range(number * size, (number + 1) * size))
+        assert torch.cat([part["slot"] for part in parts]).tolist() == list(
+            range(number * size, (number + 1) * size)
+        )
         assert np.array_equal(torch.cat([part["ids"] for part in parts]), packed.ids[expected])
 
 
@@ -59,7 +65,12 @@ def test_evaluation_sees_every_row_once_in_equally_many_batches(n, world_size):
     batches = [list(rank) for rank in ranks]
     assert len({len(b) for b in batches}) == 1
     assert all(len(batch["ids"]) for b in batches for batch in b)
-    seen = [row for number in range(len(batches[0])) for b in batches for row in b[number]["example"].tolist()]
+    seen = [
+        row
+        for number in range(len(batches[0]))
+        for b in batches
+        for row in b[number]["example"].tolist()
+    ]
     assert seen == list(range(n))
 
 
@@ -109,14 +120,22 @@ def test_world_size_two_shares_the_same_batches(corpus):
 
 
 def test_too_little_text_and_bad_settings(corpus, tmp_path):
-    with pytest.raises(ValueError, match=r"only 2 rows of 1000 tokens, fewer than a batch of 32: lower batch_size"):
+    with pytest.raises(
+        ValueError, match=r"only 2 rows of 1000 tokens, fewer than a batch of 32: lower batch_size"
+    ):
         TextData(corpus, Characters(), 1000).train_dataloader()
     (tmp_path / "one.txt").write_text("x")
     with pytest.raises(ValueError, match=r"train split of Files: no document to pack"):
         TextData(Files(str(tmp_path / "one.txt")), Characters()).train_dataloader()
     with pytest.raises(ValueError, match="only 1 rows for 2 ranks"):
         pretend(TextData(corpus, Characters(), 500), 0, 2).val_dataloader()
-    for wrong in ({"length": 0}, {"batch_size": 0}, {"eval_batch_size": -1}, {"documents": "x"}, {"padding": "x"}):
+    for wrong in (
+        {"length": 0},
+        {"batch_size": 0},
+        {"eval_batch_size": -1},
+        {"documents": "x"},
+        {"padding": "x"},
+    ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             TextData(corpus, **wrong)
 
@@ -128,20 +147,28 @@ def test_a_ready_tokenizer_replaces_the_spec(corpus):
     assert len(data.tokenizer) == 270 and len(data.packed("test")) < len(before)
 
 
-@pytest.mark.parametrize("documents, padding", [("joined", "learnt"), ("separate", "learnt"), ("single", "ignored")])
+@pytest.mark.parametrize(
+    "documents, padding", [("joined", "learnt"), ("separate", "learnt"), ("single", "ignored")]
+)
 def test_cache(corpus, tmp_path, monkeypatch, documents, padding):
     def make(length=16):
-        data = TextData(corpus, BPE(270), length, documents=documents, padding=padding, cache_dir=str(tmp_path))
+        data = TextData(
+            corpus, BPE(270), length, documents=documents, padding=padding, cache_dir=str(tmp_path)
+        )
         return data.packed("validation")
 
-    plain = TextData(corpus, BPE(270), 16, documents=documents, padding=padding).packed("validation")
+    plain = TextData(corpus, BPE(270), 16, documents=documents, padding=padding).packed(
+        "validation"
+    )
     made = make()
     monkeypatch.setattr("textdiff.data.packing.pack", None)  # a second time nothing is packed
     read = make()
     for name in ("ids", "document", "valid"):
         for packed in (made, read):
             one, other = getattr(plain, name), getattr(packed, name)
-            assert (one is None and other is None) or (np.array_equal(one, other) and one.dtype == other.dtype)
+            assert (one is None and other is None) or (
+                np.array_equal(one, other) and one.dtype == other.dtype
+            )
     with pytest.raises(TypeError):
         make(length=8)  # another length is another entry
     assert len(list(tmp_path.iterdir())) == 1
@@ -152,7 +179,9 @@ def test_import_is_light():
         "import sys, textdiff.data;"
         "print(sorted({'torch', 'lightning', 'transformers', 'datasets', 'tokenizers', 'tqdm'} & set(sys.modules)))"
     )
-    light = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    light = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert light.stdout.strip() == "[]"
 
 

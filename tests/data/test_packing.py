@@ -37,9 +37,14 @@ def test_single():
 
 @pytest.mark.parametrize("choice, padding", CHOICES)
 @pytest.mark.parametrize("length", [1, 3, 7, 50])
-def test_nothing_is_dropped_and_a_stream_gives_the_same_rows_from_any_place(choice, padding, length):
+def test_nothing_is_dropped_and_a_stream_gives_the_same_rows_from_any_place(
+    choice, padding, length
+):
     rng = np.random.default_rng(length)
-    pieces = [np.append(rng.integers(0, 9, size), EOS).astype(np.uint16) for size in rng.integers(0, 12, 20)]
+    pieces = [
+        np.append(rng.integers(0, 9, size), EOS).astype(np.uint16)
+        for size in rng.integers(0, 12, 20)
+    ]
     packed = pack(pieces, length, EOS, choice, padding)
     rows = list(pack_stream(pieces, length, EOS, choice))
     assert np.array_equal([row[0] for row in rows], packed.ids)

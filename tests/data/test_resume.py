@@ -1,4 +1,6 @@
-"""A run that is cut anywhere and resumed sees exactly the remaining batches of an uninterrupted one (real Trainer)."""
+"""A run that is cut anywhere and resumed sees exactly the remaining batches of an uninterrupted one
+(real Trainer).
+"""
 
 import warnings
 from pathlib import Path
@@ -36,7 +38,9 @@ class Toy(lightning.LightningModule):
 
 
 class SaveEverywhere(lightning.Callback):
-    """A checkpoint after every training batch, validation batch, validation and epoch, with the batches seen so far."""
+    """A checkpoint after every training batch, validation batch, validation and epoch, with the
+    batches seen so far.
+    """
 
     def __init__(self, folder: Path):
         self.folder, self.saved = folder, {}
@@ -97,7 +101,9 @@ def data(corpus, **options):
 
 
 def check_all(make, folder, every=1, **options):
-    """Run whole, saving everywhere; resume from every `every`th checkpoint and compare what is left."""
+    """Run whole, saving everywhere; resume from every `every`th checkpoint and compare what is
+    left.
+    """
     whole, saver = Toy(), SaveEverywhere(folder)
     trainer([saver], **options).fit(whole, make())
     assert len(whole.seen) > 6 and whole.validated
@@ -115,7 +121,12 @@ def check_all(make, folder, every=1, **options):
         {"val_check_interval": 3},
         {"accumulate_grad_batches": 2},
         {"limit_train_batches": 4},
-        {"max_epochs": -1, "max_steps": 15, "val_check_interval": 4, "check_val_every_n_epoch": None},
+        {
+            "max_epochs": -1,
+            "max_steps": 15,
+            "val_check_interval": 4,
+            "check_val_every_n_epoch": None,
+        },
     ],
     ids=str,
 )
@@ -147,7 +158,9 @@ def test_epochs_are_permutations_and_differ(corpus):
     module = data(corpus)
     trainer(max_epochs=2).fit(toy, module)
     n, steps = len(module.packed("train")), len(toy.seen) // 2
-    epochs = [[row for b in toy.seen[e * steps : (e + 1) * steps] for row in b["example"]] for e in (0, 1)]
+    epochs = [
+        [row for b in toy.seen[e * steps : (e + 1) * steps] for row in b["example"]] for e in (0, 1)
+    ]
     assert steps == n // 4 and epochs[0] != epochs[1]
     assert all(len(set(epoch)) == steps * 4 for epoch in epochs)
     assert toy.validated == list(range(len(module.packed("validation")))) * 2
@@ -160,7 +173,9 @@ def test_stream_resumes_at_the_token(stream, tmp_path, documents):
 
     seen = check_all(make, tmp_path, every=3, max_epochs=2)
     half = len(seen) // 2
-    assert [b["ids"] for b in seen[:half]] == [b["ids"] for b in seen[half:]]  # the second pass starts at the beginning
+    assert [b["ids"] for b in seen[:half]] == [
+        b["ids"] for b in seen[half:]
+    ]  # the second pass starts at the beginning
     assert [b["example"] for b in seen[:half]] == [b["example"] for b in seen[half:]]
 
 
@@ -175,7 +190,9 @@ def test_stream_with_a_worker_and_short_epochs(stream, tmp_path):
     limited = check_all(make, tmp_path, every=19, limit_train_batches=7, max_epochs=6)
     whole = Toy()
     trainer(max_epochs=2).fit(whole, data_stream(stream))
-    assert limited[: len(whole.seen)] == whole.seen[: len(limited)]  # an epoch of 7 batches goes on where the last ended
+    assert (
+        limited[: len(whole.seen)] == whole.seen[: len(limited)]
+    )  # an epoch of 7 batches goes on where the last ended
 
 
 def test_other_settings_are_named(corpus, tmp_path):
@@ -183,7 +200,10 @@ def test_other_settings_are_named(corpus, tmp_path):
     trainer([saver], max_epochs=1).fit(first, data(corpus))
     with pytest.warns(UserWarning, match="batch_size 4 -> 2"):
         trainer(max_epochs=2).fit(
-            Toy(), data(corpus, batch_size=2), ckpt_path=str(tmp_path / "batch-2-0.ckpt"), weights_only=True
+            Toy(),
+            data(corpus, batch_size=2),
+            ckpt_path=str(tmp_path / "batch-2-0.ckpt"),
+            weights_only=True,
         )
 
 
@@ -191,7 +211,9 @@ def test_no_false_warning(corpus, tmp_path):
     trainer([SaveEverywhere(tmp_path)], max_epochs=1).fit(Toy(), data(corpus))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        trainer(max_epochs=1).fit(Toy(), data(corpus), ckpt_path=str(tmp_path / "batch-2-0.ckpt"), weights_only=True)
+        trainer(max_epochs=1).fit(
+            Toy(), data(corpus), ckpt_path=str(tmp_path / "batch-2-0.ckpt"), weights_only=True
+        )
     assert not [w for w in caught if "resum" in str(w.message)]
 
 

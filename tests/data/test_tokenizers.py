@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from textdiff.data import BPE, Characters, Files, HubDataset, PretrainedTokenizer, TinyShakespeare, tokenizer_hash
+from textdiff.data import (
+    BPE,
+    Characters,
+    Files,
+    HubDataset,
+    PretrainedTokenizer,
+    TinyShakespeare,
+    tokenizer_hash,
+)
 from textdiff.data.tokenising import tokenise
 from textdiff.data.tokenizers import END
 
@@ -32,17 +40,21 @@ def test_text_comes_back_and_saving_changes_nothing(corpus, spec, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     again = AutoTokenizer.from_pretrained(tmp_path)
     assert len(again) == len(tokenizer) and tokenizer_hash(again) == tokenizer_hash(tokenizer)
-    assert again(TEXT)["input_ids"] == ids and again.decode(ids) == TEXT and again.eos_token_id == tokenizer.eos_token_id
+    assert (
+        again(TEXT)["input_ids"] == ids
+        and again.decode(ids) == TEXT
+        and again.eos_token_id == tokenizer.eos_token_id
+    )
     tokenizer(["a", "b c"], padding=True, truncation=True, max_length=2)
     assert tokenizer_hash(again) == tokenizer_hash(tokenizer)
     assert tokenizer_hash(spec.build(corpus)) == tokenizer_hash(tokenizer)
 
 
 def test_bpe_is_the_same_in_another_process():
-    program = (
-        "from textdiff.data import BPE, TinyShakespeare, tokenizer_hash;print(tokenizer_hash(BPE(400).build(TinyShakespeare())))"
+    program = "from textdiff.data import BPE, TinyShakespeare, tokenizer_hash;print(tokenizer_hash(BPE(400).build(TinyShakespeare())))"
+    other = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    other = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == tokenizer_hash(BPE(400).build(TinyShakespeare()))
 
 
@@ -101,8 +113,12 @@ def test_stored_truncation_drops_nothing(corpus):
 
 
 @needs_shared
-@pytest.mark.parametrize("folder", ["tokenizers/gpt2", "tokenizers/bert-base-uncased", "models/stories260K", None])
-@pytest.mark.parametrize("name", ["tinyshakespeare/input.txt.xz", "wikitext/wikitext-2-raw/wiki.valid.raw.xz"])
+@pytest.mark.parametrize(
+    "folder", ["tokenizers/gpt2", "tokenizers/bert-base-uncased", "models/stories260K", None]
+)
+@pytest.mark.parametrize(
+    "name", ["tinyshakespeare/input.txt.xz", "wikitext/wikitext-2-raw/wiki.valid.raw.xz"]
+)
 def test_pieces_of_a_long_document_give_its_tokens(folder, name, monkeypatch):
     monkeypatch.setattr("textdiff.data.tokenising._LONG", 3000)
     monkeypatch.setattr("textdiff.data.tokenising._GROUP", 7)

@@ -1,1 +1,1 @@
-"""Commands on a model folder, one file each; `textdiff.cli` imports the one that is called."""
+"""Commands on a model folder, one file each; `commands.cli` imports the one that is called."""

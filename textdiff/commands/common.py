@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..hub import load
-from ..model import Model
-from ..source import find
+from ..model.folder import load
+from ..model.model import Model
+from ..model.source import find
 
 RUN = "model folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id user/name[@revision]"
 
@@ -20,7 +20,11 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default where there is one."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None or action.default is False else super()._get_help_string(action)
+        return (
+            action.help
+            if action.default is None or action.default is False
+            else super()._get_help_string(action)
+        )
 
 
 def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
@@ -32,11 +36,23 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
         formatter_class=Help,
     )
     parser.add_argument("run", metavar="RUN", help=RUN)
-    parser.add_argument("--verify", action="store_true", help="compute the reference bounds of an exported model again, first")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compute the reference bounds of an exported model again, first",
+    )
     parser.add_argument("--seed", type=int, default=0, help="key of all draws")
-    parser.add_argument("--batch-size", type=int, default=16, help="sequences per network call; changes no result")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the network runs")
-    parser.add_argument("--hyperschedule", help="such as 'Flat(64)' or 'Block(16, 16)'; default: that of training")
+    parser.add_argument(
+        "--batch-size", type=int, default=16, help="sequences per network call; changes no result"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the network runs",
+    )
+    parser.add_argument(
+        "--hyperschedule", help="such as 'Flat(64)' or 'Block(16, 16)'; default: that of training"
+    )
     return parser
 
 

@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from ..convert import FAMILIES, convert
-from ..hub import save
+from ..model.folder import save
 
 
 def main(arguments: list[str]) -> None:
@@ -18,25 +18,41 @@ def main(arguments: list[str]) -> None:
         description="Turn a published checkpoint into a model folder. No code of the checkpoint is ever run.",
         allow_abbrev=False,
     )
-    parser.add_argument("family", metavar="FAMILY", choices=FAMILIES, help=f"one of {', '.join(FAMILIES)}")
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="weights file, or folder of the Hugging Face Hub")
-    parser.add_argument("out", metavar="OUT", type=Path, help="model folder to write; must not exist, or be empty")
     parser.add_argument(
-        "--tokenizer", help="folder or id; default: the source's own, else what its configuration names, else gpt2"
+        "family", metavar="FAMILY", choices=FAMILIES, help=f"one of {', '.join(FAMILIES)}"
     )
     parser.add_argument(
-        "--config", type=Path, help="the authors' configuration, JSON or YAML; default: the one beside the weights"
+        "source",
+        metavar="SOURCE",
+        type=Path,
+        help="weights file, or folder of the Hugging Face Hub",
+    )
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="model folder to write; must not exist, or be empty"
+    )
+    parser.add_argument(
+        "--tokenizer",
+        help="folder or id; default: the source's own, else what its configuration names, else gpt2",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="the authors' configuration, JSON or YAML; default: the one beside the weights",
     )
     options = parser.parse_args(arguments)
     out: Path = options.out
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise ValueError(f"{str(out)!r} is already there: give a new folder, nothing is written over")
+        raise ValueError(
+            f"{str(out)!r} is already there: give a new folder, nothing is written over"
+        )
     model = convert(options.family, options.source, options.tokenizer, options.config)
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
         save(model, Path(temporary) / "model")
         os.replace(Path(temporary) / "model", out)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())  # type: ignore[attr-defined]
-    print(f"{parameters:,} parameters ({model.data['converted']['weights']}), {model.process}, {model.hyperschedule}")
+    print(
+        f"{parameters:,} parameters ({model.data['converted']['weights']}), {model.process}, {model.hyperschedule}"
+    )
     print("\n".join(f"- {note}" for note in model.data["notes"]))
     print(f"written to {out}")

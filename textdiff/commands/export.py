@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..share import contents, export
+from ..model.hub import contents, export
 from .common import RUN
 
 LICENSE = "of the weights, an identifier of the Hub such as apache-2.0 (default: that of RUN's card, else unknown)"
@@ -18,9 +18,13 @@ def listing(folder: Path) -> str:
 
 def main(arguments: list[str]) -> None:
     """Write a model with its reference bound and its model card into a new folder."""
-    parser = argparse.ArgumentParser(prog="textdiff export", description=main.__doc__, allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="textdiff export", description=main.__doc__, allow_abbrev=False
+    )
     parser.add_argument("run", metavar="RUN", help=RUN)
-    parser.add_argument("out", metavar="OUT", type=Path, help="the folder to write; missing or empty")
+    parser.add_argument(
+        "out", metavar="OUT", type=Path, help="the folder to write; missing or empty"
+    )
     parser.add_argument("--license", help=LICENSE)
     options = parser.parse_args(arguments)
     print(listing(export(options.run, options.out, license=options.license)))

@@ -1,4 +1,6 @@
-"""`textdiff evaluate frontier FILE.yaml`: quality over runs, samplers and hyperschedules; table, plots, one JSON a point."""
+"""`textdiff evaluate frontier FILE.yaml`: quality over runs, samplers and hyperschedules; table,
+plots, one JSON a point.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ import torch
 from ..evaluation import frontier
 from ..evaluation.frontier_pictures import pictures
 from ..evaluation.provenance import software
-from ..hub import load, write_json
-from ..model import Model
+from ..files import write_json
+from ..model.folder import load
+from ..model.model import Model
 from .common import progress_bar
 from .perplexity import corpus_of
 
@@ -23,9 +26,20 @@ def _parser() -> argparse.ArgumentParser:
         description="Sweep runs x samplers x hyperschedules; an interrupted sweep goes on where it stopped.",
         allow_abbrev=False,
     )
-    parser.add_argument("file", metavar="FILE.yaml", type=Path, help="what to sweep; paths start from where the command runs")
-    parser.add_argument("--output", type=Path, help="folder; default: that of FILE.yaml, named as it")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="where the networks run")
+    parser.add_argument(
+        "file",
+        metavar="FILE.yaml",
+        type=Path,
+        help="what to sweep; paths start from where the command runs",
+    )
+    parser.add_argument(
+        "--output", type=Path, help="folder; default: that of FILE.yaml, named as it"
+    )
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the networks run",
+    )
     return parser
 
 
@@ -46,7 +60,9 @@ def main(arguments: list[str]) -> None:
 
     if waiting:
         judges = frontier.open_judges(study, corpus, options.device)
-        with progress_bar(total=len(found), initial=len(found) - len(waiting), desc="frontier", unit="point") as bar:
+        with progress_bar(
+            total=len(found), initial=len(found) - len(waiting), desc="frontier", unit="point"
+        ) as bar:
             for point in waiting:
                 bar.set_postfix_str(point.name)
                 drawn = frontier.samples(study, point, folder, opened)
@@ -57,7 +73,13 @@ def main(arguments: list[str]) -> None:
     reference = {**corpus.provenance(study.split), "split": study.split}
     write_json(
         folder / "frontier.json",
-        {"frontier": rows, "human": human, "study": study.measuring | study.drawing, "reference": reference, **software()},
+        {
+            "frontier": rows,
+            "human": human,
+            "study": study.measuring | study.drawing,
+            "reference": reference,
+            **software(),
+        },
     )
     for name, figure in pictures(rows, human).items():
         figure.savefig(folder / f"{name}.png", dpi=130)

@@ -12,7 +12,7 @@ from ..data.benchmarks import DATA
 from ..evaluation import ranks
 from ..evaluation.last_word import last_word
 from ..evaluation.provenance import provenance
-from ..hub import write_json
+from ..files import write_json
 from ..hyperschedule import Hyperschedule
 from ..spec import parse
 from .common import open_run, parser_of, progress_bar
@@ -20,10 +20,20 @@ from .common import open_run, parser_of, progress_bar
 
 def main(arguments: list[str]) -> None:
     """`textdiff evaluate lambada RUN`; under `torchrun` all its processes together."""
-    parser = parser_of("evaluate lambada", "Last-word accuracy on LAMBADA's test passages; writes a JSON into RUN/results.")
-    parser.add_argument("--data-dir", help=f"folder with the benchmarks, for use without network; default: what {DATA} names")
+    parser = parser_of(
+        "evaluate lambada",
+        "Last-word accuracy on LAMBADA's test passages; writes a JSON into RUN/results.",
+    )
+    parser.add_argument(
+        "--data-dir",
+        help=f"folder with the benchmarks, for use without network; default: what {DATA} names",
+    )
     parser.add_argument("--limit", type=int, help="only the first passages")
-    parser.add_argument("--output", type=Path, help="JSON file; default: one in RUN/results named after these options")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON file; default: one in RUN/results named after these options",
+    )
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
@@ -33,7 +43,9 @@ def main(arguments: list[str]) -> None:
         model.warn_if_unseen(schedule or model.hyperschedule, model.length)
         passages = list(islice(corpus.documents("test"), options.limit))
         with progress_bar(total=len(passages), desc="completing", unit="passage") as bar:
-            found = last_word(model, passages, schedule, batch_size=options.batch_size, on_batch=bar.update)
+            found = last_word(
+                model, passages, schedule, batch_size=options.batch_size, on_batch=bar.update
+            )
         if ranks.rank():
             return
         result = {
@@ -45,7 +57,11 @@ def main(arguments: list[str]) -> None:
             "data": corpus.provenance("test"),
             **provenance(model, options.run, options.seed),
         }
-        parts = ("lambada", options.hyperschedule, f"first{options.limit}" if options.limit else None)
+        parts = (
+            "lambada",
+            options.hyperschedule,
+            f"first{options.limit}" if options.limit else None,
+        )
         name = re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_")
         output = options.output or options.run.results / f"{name}.json"
         write_json(output, result)

@@ -1,4 +1,6 @@
-"""`textdiff evaluate perplexity RUN`: bounds with standard errors on one text or many, as a table and a JSON each."""
+"""`textdiff evaluate perplexity RUN`: bounds with standard errors on one text or many, as a table
+and a JSON each.
+"""
 
 from __future__ import annotations
 
@@ -12,20 +14,22 @@ from pathlib import Path
 
 from ..data import Benchmark, Corpus, Files, TextData
 from ..data.benchmarks import DATA, SOURCES
-from ..estimator import Batch
 from ..evaluation import perplexity, ranks
 from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
 from ..evaluation.text_bytes import text_bytes, unknown
-from ..hub import write_json
+from ..files import write_json
 from ..hyperschedule import Hyperschedule
-from ..model import Model
+from ..model.model import Model
+from ..objective import Batch
 from ..spec import build, descendants, parse
 from .common import open_run, parser_of, progress_bar
 
 
 def corpus_of(text: str, data_dir: str | None) -> Corpus:
-    """A corpus from the command line: a benchmark, a file, or a class call such as `TinyShakespeare` or `HubDataset('id')`."""
+    """A corpus from the command line: a benchmark, a file, or a class call such as
+    `TinyShakespeare` or `HubDataset('id')`.
+    """
     if text in SOURCES:
         return Benchmark(text, data_dir)
     if Path(text).suffix and Path(text).exists():
@@ -55,10 +59,19 @@ class Text:
 
 def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
     if given is None and "corpus" not in model.data:
-        raise ValueError(f"{options.run} does not say which text it was trained on: give one with --corpus")
-    corpus = build(model.data["corpus"], Corpus) if given is None else corpus_of(given, options.data_dir)
-    # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in training.
-    ours = {"documents": "joined", "padding": "ignored"} if isinstance(corpus, Benchmark) else model.data
+        raise ValueError(
+            f"{options.run} does not say which text it was trained on: give one with --corpus"
+        )
+    corpus = (
+        build(model.data["corpus"], Corpus) if given is None else corpus_of(given, options.data_dir)
+    )
+    # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in
+    # training.
+    ours = (
+        {"documents": "joined", "padding": "ignored"}
+        if isinstance(corpus, Benchmark)
+        else model.data
+    )
     data = TextData(
         corpus,
         length=model.length if options.length is None else options.length,
@@ -73,17 +86,36 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
 
 def result_name(options: argparse.Namespace, text: Text) -> str:
     """A file name of its own for each text and way of measuring."""
-    parts = ["perplexity", text.name, text.split, options.hyperschedule, "discrete" if options.discrete else None]
-    parts += [f"length{options.length}" if options.length else None, f"first{options.limit}" if options.limit else None]
-    parts += [f"draws{options.draws}" if options.draws != 8 else None, f"se{options.until_se}" if options.until_se else None]
-    parts += ["any_order" if options.any_order else None, f"seed{options.seed}" if options.seed else None]
+    parts = [
+        "perplexity",
+        text.name,
+        text.split,
+        options.hyperschedule,
+        "discrete" if options.discrete else None,
+    ]
+    parts += [
+        f"length{options.length}" if options.length else None,
+        f"first{options.limit}" if options.limit else None,
+    ]
+    parts += [
+        f"draws{options.draws}" if options.draws != 8 else None,
+        f"se{options.until_se}" if options.until_se else None,
+    ]
+    parts += [
+        "any_order" if options.any_order else None,
+        f"seed{options.seed}" if options.seed else None,
+    ]
     return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_") + ".json"
 
 
 def _batches(text: Text, options: argparse.Namespace) -> Callable[[], Iterator[Batch]]:
     def batches() -> Iterator[Batch]:
         loader = text.data.eval_dataloader(text.split, options.limit)
-        shown = nullcontext() if ranks.rank() else progress_bar(total=len(loader), desc=f"scoring {text.name}", unit="batch")
+        shown = (
+            nullcontext()
+            if ranks.rank()
+            else progress_bar(total=len(loader), desc=f"scoring {text.name}", unit="batch")
+        )
         with shown as bar:
             for batch in loader:
                 yield Batch(**{name: value.to(options.device) for name, value in batch.items()})
@@ -95,26 +127,50 @@ def _batches(text: Text, options: argparse.Namespace) -> Callable[[], Iterator[B
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
-        "evaluate perplexity", "Bounds on -log p of texts with standard errors; writes a JSON each into RUN/results."
+        "evaluate perplexity",
+        "Bounds on -log p of texts with standard errors; writes a JSON each into RUN/results.",
     )
     corpora = f"texts: {', '.join(SOURCES)}; files; corpora such as TinyShakespeare; default: that of training"
     parser.add_argument("--corpus", nargs="+", help=corpora)
-    parser.add_argument("--data-dir", help=f"folder with the benchmarks, for use without network; default: what {DATA} names")
     parser.add_argument(
-        "--split", choices=("train", "validation", "test"), help="default: what the zero-shot suite scores, else validation"
+        "--data-dir",
+        help=f"folder with the benchmarks, for use without network; default: what {DATA} names",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        help="default: what the zero-shot suite scores, else validation",
     )
     parser.add_argument("--length", type=int, help="tokens of a row; default: the training length")
-    parser.add_argument("--draws", type=int, default=8, help="noisy versions of each sequence, even")
     parser.add_argument(
-        "--until-se", type=float, help=f"spend draws, up to {perplexity.MOST}, until the s.e. of nats/token is no larger"
+        "--draws", type=int, default=8, help="noisy versions of each sequence, even"
     )
-    parser.add_argument("--any-order", action="store_true", help="also the exact chain rule along random orders, L calls each")
-    parser.add_argument("--discrete", action="store_true", help="the T-step bound of a flat schedule: the law of `sample`")
+    parser.add_argument(
+        "--until-se",
+        type=float,
+        help=f"spend draws, up to {perplexity.MOST}, until the s.e. of nats/token is no larger",
+    )
+    parser.add_argument(
+        "--any-order",
+        action="store_true",
+        help="also the exact chain rule along random orders, L calls each",
+    )
+    parser.add_argument(
+        "--discrete",
+        action="store_true",
+        help="the T-step bound of a flat schedule: the law of `sample`",
+    )
     parser.add_argument("--limit", type=int, help="score only the first rows")
     parser.add_argument(
-        "--plot", action="store_true", help="also draw where the nats are, by position and noise level: a PNG by the JSON"
+        "--plot",
+        action="store_true",
+        help="also draw where the nats are, by position and noise level: a PNG by the JSON",
     )
-    parser.add_argument("--output", type=Path, help="JSON file; default: one in RUN/results named after these options")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON file; default: one in RUN/results named after these options",
+    )
     return parser
 
 
@@ -124,7 +180,9 @@ def main(arguments: list[str]) -> None:
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
     if options.output and options.corpus and len(options.corpus) > 1:
-        raise ValueError("--output is one file: leave it out for several texts, each has a file of its own in RUN/results")
+        raise ValueError(
+            "--output is one file: leave it out for several texts, each has a file of its own in RUN/results"
+        )
     with ranks.joined(options.device) as options.device:
         _run(options)
 
@@ -134,7 +192,9 @@ def _run(options: argparse.Namespace) -> None:
     model = open_run(options)
     texts = [_text(model, given, options) for given in dict.fromkeys(options.corpus or [None])]
     for text in texts:
-        text.data.packed(text.split)  # whatever is wrong with a text is said before anything is measured
+        text.data.packed(
+            text.split
+        )  # whatever is wrong with a text is said before anything is measured
     model.warn_if_unseen(schedule or model.hyperschedule, texts[0].data.length)
     tables = {}
     for text in texts:
@@ -158,10 +218,17 @@ def _run(options: argparse.Namespace) -> None:
         _remark(tables, options)
 
 
-def _write(model: Model, text: Text, found: list[perplexity.Bound], rows: int, options: argparse.Namespace) -> None:
+def _write(
+    model: Model, text: Text, found: list[perplexity.Bound], rows: int, options: argparse.Namespace
+) -> None:
     result = {
         "bounds": [bound.as_dict() for bound in found],
-        "data": {**text.data.provenance(text.split), "split": text.split, "rows": rows, "eos": model.tokenizer.eos_token},
+        "data": {
+            **text.data.provenance(text.split),
+            "split": text.split,
+            "rows": rows,
+            "eos": model.tokenizer.eos_token,
+        },
         "until_se": options.until_se,
         "world_size": ranks.world_size(),
         **provenance(model, options.run, options.seed),
@@ -170,8 +237,14 @@ def _write(model: Model, text: Text, found: list[perplexity.Bound], rows: int, o
     write_json(output, json.loads(json.dumps(result, default=str)))
     tokens, size = found[0].tokens, found[0].text_bytes
     lost = unknown(model.tokenizer, text.data.packed(text.split).first(options.limit))
-    told = f"of {size} bytes" if size is not None else f"of which {lost} unknown to the tokenizer, so no bits per byte"
-    print(f"{text.name}, {text.split} split: {tokens} tokens (EOS counted) {told}, in {found[0].sequences} rows; {output}")
+    told = (
+        f"of {size} bytes"
+        if size is not None
+        else f"of which {lost} unknown to the tokenizer, so no bits per byte"
+    )
+    print(
+        f"{text.name}, {text.split} split: {tokens} tokens (EOS counted) {told}, in {found[0].sequences} rows; {output}"
+    )
     if options.plot:
         names = [f"{bound.name}, {bound.estimator}" for bound in found]
         curves = {name: (b.by_position, b.by_level) for name, b in zip(names, found, strict=True)}

@@ -15,7 +15,12 @@ def main(arguments: list[str]) -> None:
         description="Tables, error bars and plots of every result below FOLDER, as report.md and one self-contained report.html.",
         allow_abbrev=False,
     )
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="such as RUN, RUN/results or the output of a frontier")
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        type=Path,
+        help="such as RUN, RUN/results or the output of a frontier",
+    )
     parser.add_argument("--title", help="default: the folder's name")
     options = parser.parse_args(arguments)
     found = report.read(options.folder)

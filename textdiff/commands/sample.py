@@ -1,4 +1,6 @@
-"""`textdiff sample RUN`: draw texts, watch them come about, write them as text, JSON, JSONL or a page."""
+"""`textdiff sample RUN`: draw texts, watch them come about, write them as text, JSON, JSONL or a
+page.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.provenance import provenance
-from ..generation_config import GenerationConfig
-from ..hub import write_json
+from ..files import write_json
+from ..generation.config import GenerationConfig
+from ..generation.samples import Samples
 from ..hyperschedule import Hyperschedule
-from ..model import Model
+from ..model.model import Model
 from ..samplers import Sampler
-from ..samples import Samples
 from ..spec import names, parse
 from .common import open_run, parser_of
 
@@ -32,28 +34,62 @@ OPTIONS = (
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("sample", "Draw texts. The same call draws the same texts; --seed draws others.")
+    parser = parser_of(
+        "sample", "Draw texts. The same call draws the same texts; --seed draws others."
+    )
     parser.epilog = f"samplers: {', '.join(names(Sampler))}; python -c 'help(\"textdiff.samplers\")' says what they draw from"
-    parser.add_argument("--prompt", action="append", help="beginning of a text, or a text with [MASK] to fill; may be repeated")
     parser.add_argument(
-        "--prompts", metavar="FILE", help="one prompt a line, or .jsonl with 'prompt' and 'suffix'; - is standard input"
+        "--prompt",
+        action="append",
+        help="beginning of a text, or a text with [MASK] to fill; may be repeated",
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="one prompt a line, or .jsonl with 'prompt' and 'suffix'; - is standard input",
     )
     parser.add_argument("--suffix", default="", help="what comes after the drawn tokens")
     parser.add_argument("--max-new-tokens", type=int, help="tokens to draw for each prompt")
-    parser.add_argument("--max-length", type=int, help="instead, tokens with the prompt; default: the training length")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        help="instead, tokens with the prompt; default: the training length",
+    )
     parser.add_argument("--num-return-sequences", type=int, help="samples per prompt (default: 1)")
-    parser.add_argument("--max-denoising-steps", type=int, help="network calls of a window; default: the hyperschedule's levels")
-    parser.add_argument("--sampler", help="such as 'Ancestral', 'ACS(eta=0.01)', 'FirstHitting' (default: Ancestral)")
+    parser.add_argument(
+        "--max-denoising-steps",
+        type=int,
+        help="network calls of a window; default: the hyperschedule's levels",
+    )
+    parser.add_argument(
+        "--sampler",
+        help="such as 'Ancestral', 'ACS(eta=0.01)', 'FirstHitting' (default: Ancestral)",
+    )
     parser.add_argument("--temperature", type=float, help="1 is the model's own law (default: 1)")
     parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
-    parser.add_argument("--top-p", type=float, help="draw among the likeliest tokens of this probability together")
-    parser.add_argument("--min-p", type=float, help="draw among tokens this times as likely as the likeliest")
-    parser.add_argument("--no-cache", action="store_true", help="feed settled tokens in every call: the same samples, slower")
-    parser.add_argument("--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text")
     parser.add_argument(
-        "--output", action="append", type=Path, help=f"write a file, too; one of {', '.join(WRITERS)}; may be repeated"
+        "--top-p", type=float, help="draw among the likeliest tokens of this probability together"
     )
-    parser.add_argument("--watch", action="store_true", help="show the first sample while it comes about")
+    parser.add_argument(
+        "--min-p", type=float, help="draw among tokens this times as likely as the likeliest"
+    )
+    parser.add_argument(
+        "--no-cache",
+        action="store_true",
+        help="feed settled tokens in every call: the same samples, slower",
+    )
+    parser.add_argument(
+        "--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text"
+    )
+    parser.add_argument(
+        "--output",
+        action="append",
+        type=Path,
+        help=f"write a file, too; one of {', '.join(WRITERS)}; may be repeated",
+    )
+    parser.add_argument(
+        "--watch", action="store_true", help="show the first sample while it comes about"
+    )
     return parser
 
 
@@ -61,7 +97,11 @@ def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Prompts and their suffixes from the command line, a file or standard input."""
     prompts, suffixes = list(options.prompt or []), [options.suffix] * len(options.prompt or [])
     if options.prompts is not None:
-        text = sys.stdin.read() if options.prompts == "-" else Path(options.prompts).read_text(encoding="utf-8")
+        text = (
+            sys.stdin.read()
+            if options.prompts == "-"
+            else Path(options.prompts).read_text(encoding="utf-8")
+        )
         for number, line in enumerate(text.split("\n")):
             if not line.strip():
                 continue
@@ -82,18 +122,26 @@ def _json(line: str, number: int) -> dict[str, str]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number + 1} of the prompts is not JSON: {error}") from None
-    if not isinstance(row, dict) or "prompt" not in row or not all(isinstance(value, str) for value in row.values()):
+    if (
+        not isinstance(row, dict)
+        or "prompt" not in row
+        or not all(isinstance(value, str) for value in row.values())
+    ):
         raise ValueError(
             f"line {number + 1} of the prompts must be an object with 'prompt' and perhaps 'suffix', got {line[:80]}"
         )
     if unknown := sorted(row.keys() - {"prompt", "suffix"}):
-        raise ValueError(f"line {number + 1} of the prompts has unknown fields {', '.join(unknown)}")
+        raise ValueError(
+            f"line {number + 1} of the prompts has unknown fields {', '.join(unknown)}"
+        )
     return row
 
 
 def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
     """The model's own options with those of the command line."""
-    chosen: dict[str, Any] = {name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None}
+    chosen: dict[str, Any] = {
+        name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None
+    }
     if options.sampler:
         chosen["sampler"] = parse(options.sampler, Sampler)
     if options.hyperschedule:
@@ -105,11 +153,16 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
             raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
         chosen["eos_token_id"] = model.tokenizer.eos_token_id
     wants_page = any(path.suffix == ".html" for path in options.output or [])
-    return model.generation_config.but(**chosen, seed=options.seed, batch_size=options.batch_size, output_trajectory=wants_page)
+    return model.generation_config.but(
+        **chosen, seed=options.seed, batch_size=options.batch_size, output_trajectory=wants_page
+    )
 
 
 def _text(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
-    path.write_text("".join(f"--- sample {n}\n{text}\n" for n, text in enumerate(samples.texts)), encoding="utf-8")
+    path.write_text(
+        "".join(f"--- sample {n}\n{text}\n" for n, text in enumerate(samples.texts)),
+        encoding="utf-8",
+    )
 
 
 def _whole(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
@@ -118,15 +171,24 @@ def _whole(path: Path, samples: Samples, settings: dict[str, Any], model: Model)
 
 def _lines(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
     rows = zip(samples.texts, samples.ids, samples.nfe, strict=True)
-    lines = (json.dumps({"text": text, "ids": ids.tolist(), "nfe": nfe}, ensure_ascii=False) for text, ids, nfe in rows)
+    lines = (
+        json.dumps({"text": text, "ids": ids.tolist(), "nfe": nfe}, ensure_ascii=False)
+        for text, ids, nfe in rows
+    )
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
     from ..viewer import page
 
-    shown = {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in settings["settings"].items()}
-    path.write_text(page(samples.trajectories or [], model.decode_token, model.mask_id, settings["run"], shown), encoding="utf-8")
+    shown = {
+        name: f"{value:.4g}" if isinstance(value, float) else str(value)
+        for name, value in settings["settings"].items()
+    }
+    path.write_text(
+        page(samples.trajectories or [], model.decode_token, model.mask_id, settings["run"], shown),
+        encoding="utf-8",
+    )
 
 
 WRITERS: dict[str, Callable[[Path, Samples, dict[str, Any], Model], None]] = {
@@ -140,7 +202,9 @@ WRITERS: dict[str, Callable[[Path, Samples, dict[str, Any], Model], None]] = {
 def _check(options: argparse.Namespace) -> None:
     for path in options.output or []:
         if path.suffix not in WRITERS:
-            raise ValueError(f"--output {path}: the ending says what is written, one of {', '.join(WRITERS)}")
+            raise ValueError(
+                f"--output {path}: the ending says what is written, one of {', '.join(WRITERS)}"
+            )
 
 
 def main(arguments: list[str]) -> None:
@@ -161,13 +225,21 @@ def main(arguments: list[str]) -> None:
         print(f"--- sample {number}\n{text}")
     schedule = config.schedule(model.hyperschedule)
     print(_summary(samples, schedule, config.sampler), file=sys.stderr)
-    settings = {"hyperschedule": str(schedule), "sampler": str(config.sampler), "temperature": config.temperature}
+    settings = {
+        "hyperschedule": str(schedule),
+        "sampler": str(config.sampler),
+        "temperature": config.temperature,
+    }
     settings |= {
         "nfe": sum(samples.nfe) / len(samples.nfe),
         "seconds": samples.seconds,
         "tokens_per_second": samples.tokens_per_second,
     }
-    record = {"settings": settings, "generation_config": config.as_dict(), **provenance(model, options.run, options.seed)}
+    record = {
+        "settings": settings,
+        "generation_config": config.as_dict(),
+        **provenance(model, options.run, options.seed),
+    }
     for path in options.output or []:
         path.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[path.suffix](path, samples, record, model)
@@ -175,7 +247,11 @@ def main(arguments: list[str]) -> None:
 
 
 def _summary(samples: Samples, schedule: Hyperschedule, sampler: Sampler) -> str:
-    nfe = f"{min(samples.nfe)}" if min(samples.nfe) == max(samples.nfe) else f"{min(samples.nfe)} to {max(samples.nfe)}"
+    nfe = (
+        f"{min(samples.nfe)}"
+        if min(samples.nfe) == max(samples.nfe)
+        else f"{min(samples.nfe)} to {max(samples.nfe)}"
+    )
     return (
         f"{len(samples.texts)} samples, {sampler}, {schedule}: {nfe} network calls each, "
         f"{samples.tokens} tokens in {samples.seconds:.2f} s ({samples.tokens_per_second:.0f} tokens/s)"

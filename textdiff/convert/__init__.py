@@ -10,8 +10,9 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..data.tokenizers import PretrainedTokenizer
-from ..hub import TOKENIZER, sha256
-from ..model import Model
+from ..files import sha256
+from ..model.folder import TOKENIZER
+from ..model.model import Model
 from . import bd3lm, hdlm, mdlm, sedd
 from .checkpoint import Checkpoint, read
 
@@ -29,24 +30,30 @@ def _tokenizer(checkpoint: Checkpoint, given: str | None) -> PreTrainedTokenizer
         named = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
         given = str(beside) if (beside / TOKENIZER).is_file() else named
     before = logging.get_verbosity()
-    logging.set_verbosity_error()  # transformers warns of the authors' config.json, which is none of its own
+    # transformers warns of the authors' config.json, which is none of its own
+    logging.set_verbosity_error()
     try:
         return PretrainedTokenizer(given).build(None)  # type: ignore[arg-type]
     finally:
         logging.set_verbosity(before)
 
 
-def convert(family: str, source: str | Path, tokenizer: str | None = None, config: str | Path | None = None) -> Model:
-    """A published checkpoint as a `Model`; its `data` says where it comes from and, as `notes`, which bound applies.
+def convert(
+    family: str, source: str | Path, tokenizer: str | None = None, config: str | Path | None = None
+) -> Model:
+    """A published checkpoint as a `Model`; its `data` says where it comes from and, as `notes`,
+    which bound applies.
 
     Args:
         family: one of `FAMILIES`.
         source: weights file or folder, see `checkpoint.read`.
-        tokenizer: folder or id; default: the one in the source's folder, else the one that the configuration names, else gpt2.
+        tokenizer: folder or id; default: the one in the source's folder, else the one that the
+            configuration names, else gpt2.
         config: the authors' configuration file; default: the one beside the weights.
 
     Raises:
-        ValueError: if the family is unknown, or a file is missing, broken, unsafe, or of another kind.
+        ValueError: if the family is unknown, or a file is missing, broken, unsafe, or of another
+            kind.
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: choose one of {', '.join(FAMILIES)}")

@@ -1,4 +1,6 @@
-"""A published checkpoint as it lies on disk: its tensors under their published names, and its configuration."""
+"""A published checkpoint as it lies on disk: its tensors under their published names, and its
+configuration.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,11 @@ from .pickles import load_pickle, plain
 
 FOLDER = ("model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-PREFIXES = ("module.", "_orig_mod.", "backbone.")  # DataParallel, torch.compile, Lightning and Hugging Face wrappers
+PREFIXES = (
+    "module.",
+    "_orig_mod.",
+    "backbone.",
+)  # DataParallel, torch.compile, Lightning and Hugging Face wrappers
 BUFFERS = ("rotary_emb.inv_freq", "sampling_eps_min", "sampling_eps_max")
 
 
@@ -29,7 +35,8 @@ class Checkpoint:
         path: the file of the weights.
         state: the tensors.
         config: what the authors' configuration says; `get` reads it.
-        averaged: whether the weights are the moving average that the file holds beside the raw ones.
+        averaged: whether the weights are the moving average that the file holds beside the raw
+            ones.
     """
 
     path: Path
@@ -78,18 +85,27 @@ def read(source: Path, config: Path | None = None) -> Checkpoint:
     """Open a weights file, or a folder of the Hugging Face Hub.
 
     Args:
-        source: a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder with model.safetensors or pytorch_model.bin.
-        config: the authors' configuration, JSON or YAML; default: config.json, config.yaml or .hydra/config.yaml beside the weights
-            (.hydra also one folder above), or the hyper-parameters in a Lightning checkpoint.
+        source: a .safetensors, .pt, .pth, .ckpt or .bin file, or a folder with model.safetensors or
+            pytorch_model.bin.
+        config: the authors' configuration, JSON or YAML; default: config.json, config.yaml or
+            .hydra/config.yaml beside the weights (.hydra also one folder above), or the
+            hyper-parameters in a Lightning checkpoint.
 
     Raises:
-        ValueError: if the weights or the configuration are missing, broken, or would need code of the file to run.
+        ValueError: if the weights or the configuration are missing, broken, or would need code of
+            the file to run.
     """
     path = _weights(source)
     content = _load(path)
     state = content.get("state_dict", content.get("model", content))
-    if not (isinstance(state, dict) and state and all(isinstance(value, Tensor) for value in state.values())):
-        raise ValueError(f"{path} holds no state dict of tensors: give the file that the authors' code saved, or its safetensors")
+    if not (
+        isinstance(state, dict)
+        and state
+        and all(isinstance(value, Tensor) for value in state.values())
+    ):
+        raise ValueError(
+            f"{path} holds no state dict of tensors: give the file that the authors' code saved, or its safetensors"
+        )
     state = {_bare(name): value for name, value in state.items() if not name.startswith("noise.")}
     average = content.get("ema") if state is not content else None
     shadow = average.get("shadow_params") if isinstance(average, dict) else None
@@ -102,14 +118,18 @@ def _weights(source: Path) -> Path:
     if source.is_dir():
         found = [source / name for name in FOLDER if (source / name).is_file()]
         if not found:
-            raise ValueError(f"folder {str(source)!r} holds neither {' nor '.join(FOLDER)}: give the weights file itself")
+            raise ValueError(
+                f"folder {str(source)!r} holds neither {' nor '.join(FOLDER)}: give the weights file itself"
+            )
         return found[0]
     if not source.is_file():
         raise ValueError(
             f"there is no file or folder {str(source)!r}; fetch it first, e.g. hf download ORG/NAME --local-dir FOLDER"
         )
     if source.suffix not in SUFFIXES:
-        raise ValueError(f"{source} is none of {', '.join(SUFFIXES)}: give a weights file or a folder")
+        raise ValueError(
+            f"{source} is none of {', '.join(SUFFIXES)}: give a weights file or a folder"
+        )
     return source
 
 
@@ -117,12 +137,16 @@ def _load(path: Path) -> dict[str, Any]:
     if path.suffix != ".safetensors":
         content = load_pickle(path)
         if not isinstance(content, dict):
-            raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict: save model.state_dict() and give that")
+            raise ValueError(
+                f"{path} holds a {type(content).__name__}, not a state dict: save model.state_dict() and give that"
+            )
         return content
     try:
         return dict(load_file(path))
     except SafetensorError as error:
-        raise ValueError(f"{path} is no whole safetensors file ({error}): copy or download it again") from None
+        raise ValueError(
+            f"{path} is no whole safetensors file ({error}): copy or download it again"
+        ) from None
 
 
 def _bare(name: str) -> str:
@@ -132,10 +156,15 @@ def _bare(name: str) -> str:
 
 
 def _averaged(path: Path, state: dict[str, Tensor], shadow: Any) -> dict[str, Tensor]:
-    """The moving average in place of the raw weights: a list in the order of the parameters, which is that of the state dict."""
+    """The moving average in place of the raw weights: a list in the order of the parameters, which
+    is that of the state dict.
+    """
     names = [name for name in state if name not in BUFFERS]
     shapes = [tuple(state[name].shape) for name in names]
-    if not isinstance(shadow, list) or [tuple(getattr(value, "shape", ())) for value in shadow] != shapes:
+    if (
+        not isinstance(shadow, list)
+        or [tuple(getattr(value, "shape", ())) for value in shadow] != shapes
+    ):
         raise ValueError(
             f"{path}: the moving average does not fit the {len(names)} weights in number, order or shape: save the averaged weights "
             "alone as a state dict"
@@ -157,7 +186,9 @@ def _config(path: Path, given: Path | None, content: dict[str, Any]) -> DictConf
     try:
         config = OmegaConf.load(found)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
-        raise ValueError(f"the configuration {found} cannot be read: {' '.join(str(error).split())}") from None
+        raise ValueError(
+            f"the configuration {found} cannot be read: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(config, DictConfig):
         raise ValueError(f"the configuration {found} holds no mapping of names to values")
     return config

@@ -1,10 +1,13 @@
 """HDLM (Fathi, Scholak and Noel), both families: hdlm-base-epsilon-* and hdlm-base-gamma-*.
 
-Layout and arithmetic from the public code ServiceNow/hdlm at 409db62: hdlm/model/diffusion_lm.py (names; no adaLN in the output;
-γ: one σ per token, embedding mixed towards MASK's by e^{-γσ}, scale_by_sigma; mask index last), gamma_hybrid/noise_lib.py (log-linear
-σ, tail 5e-3), metaschedule_utils.py (t in [1e-4, 1 - 1e-4]), epsilon_hybrid/losses.py and run_train.py (`type`: aligned or shifted,
-loss), hf_utils.py (folder), configs/; on the Hub config.json of hdlm-base-epsilon-0.0 and file sizes (649 and 678 MB: no adaLN in the
-output). Unverified here: the weights, which cannot be downloaded, and whether they are averaged or raw.
+Layout and arithmetic from the public code ServiceNow/hdlm at 409db62: hdlm/model/diffusion_lm.py
+(names; no adaLN in the output;
+γ: one σ per token, embedding mixed towards MASK's by e^{-γσ}, scale_by_sigma; mask index last),
+gamma_hybrid/noise_lib.py (log-linear σ, tail 5e-3), metaschedule_utils.py (t in [1e-4, 1 - 1e-4]),
+epsilon_hybrid/losses.py and run_train.py (`type`: aligned or shifted, loss), hf_utils.py (folder),
+configs/; on the Hub config.json of hdlm-base-epsilon-0.0 and file sizes (649 and 678 MB: no adaLN
+in the output). Unverified here: the weights, which cannot be downloaded, and whether they are
+averaged or raw.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from fractions import Fraction
 
 from transformers import PreTrainedTokenizerBase
 
+from ..denoiser.prediction import Prediction
 from ..hyperschedule import Block, Flat, Hyperschedule, Slide
-from ..model import Model
-from ..prediction import Prediction
+from ..model.model import Model
 from ..process import Absorbing, EpsilonHybrid, GammaHybrid
 from .checkpoint import Checkpoint
 from .layout import LAST, network, padding_note, vocabulary
@@ -38,16 +41,22 @@ def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
     if context not in ("causal", "block_causal"):
         notes.append(f"Trained with {context} attention among settled tokens; here causal.")
     if kind == "hybrid":
-        notes.append("Trained on diagonals within blocks ('hybrid'); Block is the authors' schedule for evaluation.")
+        notes.append(
+            "Trained on diagonals within blocks ('hybrid'); Block is the authors' schedule for evaluation."
+        )
     if kind in ("block", "hybrid"):
         return Block(width, levels, block_causal=context == "block_causal"), notes
     if kind != "simple":
         raise ValueError(f"annealing.type must be none, block, simple or hybrid, got {kind!r}")
     rate = Fraction(width, levels)
     if context == "block_causal":
-        notes.append("Trained with block-causal settled tokens; here causal, the only order that a cache allows under a slide.")
+        notes.append(
+            "Trained with block-causal settled tokens; here causal, the only order that a cache allows under a slide."
+        )
     if levels != width:
-        notes.append(f"The authors' slide settles a rounded number of tokens per call, not always width/tau = {rate}.")
+        notes.append(
+            f"The authors' slide settles a rounded number of tokens per call, not always width/tau = {rate}."
+        )
     return Slide(width, str(rate)), notes
 
 
@@ -64,7 +73,12 @@ def _bounds_note(epsilon: float, lam: float) -> str:
     )
 
 
-def _epsilon(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:
+def _epsilon(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    schedule: Hyperschedule,
+    notes: list[str],
+) -> Model:
     hybrid = checkpoint.get("training.loss_type", default="hybrid") == "hybrid"
     epsilon = checkpoint.number("training.epsilon") if hybrid else 0.0
     lam = checkpoint.number("training.lambda", default=0.1)  # the default of their code
@@ -82,13 +96,22 @@ def _epsilon(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedul
     return Model(body, process, schedule, tokenizer, checkpoint.length, data={"notes": notes})
 
 
-def _gamma(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:
+def _gamma(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    schedule: Hyperschedule,
+    notes: list[str],
+) -> Model:
     graph = checkpoint.get("graph.type")
     if graph not in ("QGamma", "absorb"):
-        raise ValueError(f"graph.type must be 'QGamma' or 'absorb', got {graph!r}: the published code knows no other with MASK")
+        raise ValueError(
+            f"graph.type must be 'QGamma' or 'absorb', got {graph!r}: the published code knows no other with MASK"
+        )
     gamma = checkpoint.number("graph.gamma") if graph == "QGamma" else 0.0
     if str(checkpoint.get("annealing.sampling_method", default="SAR")).startswith("AR"):
-        raise ValueError("a gamma network of an AR sampling_method zeroes the next token's score; its layout is not documented")
+        raise ValueError(
+            "a gamma network of an AR sampling_method zeroes the next token's score; its layout is not documented"
+        )
     low, high = seen_times(checkpoint, TAIL, LEAST, 1 - LEAST)
     sees = bool(checkpoint.get("model.transformer_sigma_conditioning", default=True))
     mixes = gamma > 0 and bool(checkpoint.get("model.hybrid_sigma_embedding", default=True))
@@ -113,7 +136,15 @@ def _gamma(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule:
         "the nearest level it saw.",
         *padding_note(checkpoint, vocab),
     ]
-    return Model(body, GammaHybrid(gamma), schedule, tokenizer, checkpoint.length, Prediction.LOG_SCORE, {"notes": notes})
+    return Model(
+        body,
+        GammaHybrid(gamma),
+        schedule,
+        tokenizer,
+        checkpoint.length,
+        Prediction.LOG_SCORE,
+        {"notes": notes},
+    )
 
 
 def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -124,12 +155,18 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     """
     guess = "gamma_hybrid" if checkpoint.get("graph.type") == "QGamma" else "epsilon_hybrid"
     family = checkpoint.get("model_type", default=guess)
-    if family not in ("epsilon_hybrid", "gamma_hybrid") or checkpoint.get("model.hidden_size") is None:
-        raise ValueError(f"model_type {family!r} with these sections is no HDLM configuration: give the authors' with --config")
+    if (
+        family not in ("epsilon_hybrid", "gamma_hybrid")
+        or checkpoint.get("model.hidden_size") is None
+    ):
+        raise ValueError(
+            f"model_type {family!r} with these sections is no HDLM configuration: give the authors' with --config"
+        )
     schedule, notes = _schedule(checkpoint)
     if "output_layer.adaLN_modulation.weight" in checkpoint.state:
         warnings.warn(
-            "the output has adaLN weights, which the published HDLM code no longer reads; they are used here", stacklevel=2
+            "the output has adaLN weights, which the published HDLM code no longer reads; they are used here",
+            stacklevel=2,
         )
         notes = [*notes, "An older network with adaLN in the output (unverified)."]
     make = _gamma if family == "gamma_hybrid" else _epsilon

@@ -1,4 +1,6 @@
-"""Published DDiT names and vocabularies -> ours, the same for every family: these checkpoints differ in what is absent."""
+"""Published DDiT names and vocabularies -> ours, the same for every family: these checkpoints
+differ in what is absent.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """N = `tokens` ordinary tokens, and the row of MASK in the published embedding (None: the network has none)."""
+    """N = `tokens` ordinary tokens, and the row of MASK in the published embedding (None: the
+    network has none).
+    """
 
     tokens: int
     mask: int | None
@@ -46,7 +50,9 @@ class Vocabulary:
         return torch.cat([rows[: self.tokens], mask])
 
     def head(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """[V, D] and [V] -> [N, D] and [N]; a MASK among the ordinary ids keeps its column, which never occurs."""
+        """[V, D] and [V] -> [N, D] and [N]; a MASK among the ordinary ids keeps its column, which
+        never occurs.
+        """
         weight, bias = weight[: self.tokens].clone(), bias[: self.tokens].clone()
         if self.mask is not None and self.mask < self.tokens:
             weight[self.mask], bias[self.mask] = 0.0, NEVER
@@ -55,17 +61,31 @@ class Vocabulary:
 
 def _rows(checkpoint: Checkpoint) -> int:
     """V, the rows of embedding and head; a ValueError if one of them is not there or they differ."""
-    ends = {"vocab_embed.embedding": 2, "output_layer.linear.weight": 2, "output_layer.linear.bias": 1}
-    lacking = [name for name, dim in ends.items() if name not in checkpoint.state or checkpoint.state[name].dim() != dim]
+    ends = {
+        "vocab_embed.embedding": 2,
+        "output_layer.linear.weight": 2,
+        "output_layer.linear.bias": 1,
+    }
+    lacking = [
+        name
+        for name, dim in ends.items()
+        if name not in checkpoint.state or checkpoint.state[name].dim() != dim
+    ]
     if lacking:
-        raise ValueError(f"the checkpoint lacks {', '.join(lacking)}: it is no DDiT, or only a part of one")
+        raise ValueError(
+            f"the checkpoint lacks {', '.join(lacking)}: it is no DDiT, or only a part of one"
+        )
     rows = {len(checkpoint.state[name]) for name in ends}
     if len(rows) > 1:
-        raise ValueError(f"embedding and head of the checkpoint have different numbers of rows: {sorted(rows)}")
+        raise ValueError(
+            f"embedding and head of the checkpoint have different numbers of rows: {sorted(rows)}"
+        )
     return rows.pop()
 
 
-def vocabulary(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int | None) -> Vocabulary:
+def vocabulary(
+    checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int | None
+) -> Vocabulary:
     """The tokenizer's tokens and MASK at row `mask` (LAST: the last one; None: there is none).
 
     Raises:
@@ -84,10 +104,14 @@ def vocabulary(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask:
 
 def padding_note(checkpoint: Checkpoint, vocab: Vocabulary) -> list[str]:
     """What became of published rows that are neither tokens nor MASK."""
-    left_out = _rows(checkpoint) - vocab.tokens - (vocab.mask is not None and vocab.mask >= vocab.tokens)
+    left_out = (
+        _rows(checkpoint) - vocab.tokens - (vocab.mask is not None and vocab.mask >= vocab.tokens)
+    )
     if not left_out:
         return []
-    return [f"{left_out} rows that pad the vocabulary are left out; probabilities are those given the real tokens."]
+    return [
+        f"{left_out} rows that pad the vocabulary are left out; probabilities are those given the real tokens."
+    ]
 
 
 def _rename(name: str) -> str:
@@ -95,22 +119,30 @@ def _rename(name: str) -> str:
         renamed, found = re.subn(f"^{pattern}", ours, name)
         if found:
             return renamed
-    raise ValueError(f"the checkpoint holds the unknown weight {name!r}: it is of another architecture than this family's DDiT")
+    raise ValueError(
+        f"the checkpoint holds the unknown weight {name!r}: it is of another architecture than this family's DDiT"
+    )
 
 
 def _heads(checkpoint: Checkpoint, width: int) -> int:
-    """H from the rotary frequencies, of which there are D / 2H, or from the configuration; both must agree."""
+    """H from the rotary frequencies, of which there are D / 2H, or from the configuration; both
+    must agree.
+    """
     said = checkpoint.get("model.n_heads", "n_heads")
     frequencies = checkpoint.state.get("rotary_emb.inv_freq")
     if frequencies is None and said is None:
-        raise ValueError("neither the weights nor the configuration say how many heads there are: add n_heads to a --config file")
+        raise ValueError(
+            "neither the weights nor the configuration say how many heads there are: add n_heads to a --config file"
+        )
     heads = int(said) if frequencies is None else width // (2 * len(frequencies))
     if width % (2 * heads) or (said is not None and int(said) != heads):
         raise ValueError(
             f"the configuration says n_heads = {said}, the weights of width {width} say {heads}: another checkpoint's?"
         )
     if frequencies is not None and not frequencies.is_meta:
-        usual = 10000.0 ** (-torch.arange(0, 2 * len(frequencies), 2, dtype=torch.float32) / (2 * len(frequencies)))
+        usual = 10000.0 ** (
+            -torch.arange(0, 2 * len(frequencies), 2, dtype=torch.float32) / (2 * len(frequencies))
+        )
         if not torch.allclose(frequencies.float(), usual, rtol=1e-2):  # half precision rounds them
             raise ValueError(
                 "the rotary frequencies of the checkpoint are not those of base 10,000: it is of another architecture"
@@ -120,7 +152,9 @@ def _heads(checkpoint: Checkpoint, width: int) -> int:
 
 def _shape(state: dict[str, Tensor]) -> dict[str, int | bool]:
     """Layers, D and C as the weights have them."""
-    layers = 1 + max((int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)), default=-1)
+    layers = 1 + max(
+        (int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)), default=-1
+    )
     modulation = state.get("blocks.0.adaLN_modulation.weight")
     return {
         "layers": layers,
@@ -131,7 +165,8 @@ def _shape(state: dict[str, Tensor]) -> dict[str, int | bool]:
 
 
 def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: object) -> DDiT:
-    """The checkpoint as a `DDiT`: every weight used, none missing, each of the shape that the others imply.
+    """The checkpoint as a `DDiT`: every weight used, none missing, each of the shape that the
+    others imply.
 
     Args:
         checkpoint: weights and configuration.
@@ -143,8 +178,15 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
         ValueError: if a weight is missing, unknown, or of another shape.
     """
     shape = _shape(checkpoint.state)
-    unused = (*BUFFERS, *(() if shape["condition"] else ("sigma_map.",)))  # a noise embedding that no block takes
-    state = {_rename(name): value for name, value in checkpoint.state.items() if not name.startswith(unused)}
+    unused = (
+        *BUFFERS,
+        *(() if shape["condition"] else ("sigma_map.",)),
+    )  # a noise embedding that no block takes
+    state = {
+        _rename(name): value
+        for name, value in checkpoint.state.items()
+        if not name.startswith(unused)
+    }
     if options["time"] != "none" and not (shape["condition"] or options.get("mix")):
         raise ValueError(
             "the configuration says that the network sees the noise level, but the weights hold no adaLN: another's?"
@@ -165,5 +207,7 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
     try:
         made.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
-        raise ValueError(f"the weights in {checkpoint.path} do not make one DDiT: {error}") from None
+        raise ValueError(
+            f"the weights in {checkpoint.path} do not make one DDiT: {error}"
+        ) from None
     return made.eval()

@@ -1,10 +1,13 @@
-"""MDLM (Sahoo et al.): p(x | z) at masked positions, carry-over elsewhere ("subs"), as a rule blind to the noise level.
+"""MDLM (Sahoo et al.): p(x | z) at masked positions, carry-over elsewhere ("subs"), as a rule blind
+to the noise level.
 
-Layout and arithmetic from the public code kuleshov-group/mdlm at 06dd29f: models/dit.py (names, adaLN in blocks and output),
-diffusion.py (mask index: the tokenizer's own mask token, else one more id; subs and sedd parameterisations; time_conditioning False
-feeds σ = 0; Lightning checkpoint with ema.shadow_params over backbone.parameters()), models/ema.py, noise_schedule.py,
-configs/model/{tiny,small,medium}.yaml; config.json and file sizes of kuleshov-group/mdlm-owt on the Hub at 25ce5c5 (its prefix
-`backbone.` from third parties' loaders). Unverified here: the weights, which cannot be downloaded.
+Layout and arithmetic from the public code kuleshov-group/mdlm at 06dd29f: models/dit.py (names,
+adaLN in blocks and output), diffusion.py (mask index: the tokenizer's own mask token, else one more
+id; subs and sedd parameterisations; time_conditioning False feeds σ = 0; Lightning checkpoint with
+ema.shadow_params over backbone.parameters()), models/ema.py, noise_schedule.py,
+configs/model/{tiny,small,medium}.yaml; config.json and file sizes of kuleshov-group/mdlm-owt on the
+Hub at 25ce5c5 (its prefix `backbone.` from third parties' loaders). Unverified here: the weights,
+which cannot be downloaded.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from __future__ import annotations
 from transformers import PreTrainedTokenizerBase
 
 from ..hyperschedule import Flat, Hyperschedule
-from ..model import Model
+from ..model.model import Model
 from ..process import Absorbing, GammaHybrid, Process
 from .checkpoint import Checkpoint
 from .layout import network, padding_note, vocabulary
@@ -30,12 +33,16 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     kind = checkpoint.get("parameterization", "algo.parameterization", default="subs")
     backbone = checkpoint.get("backbone", "algo.backbone", default="dit")
     if kind not in KNOWN or backbone not in ("dit", "hf_dit"):
-        raise ValueError(f"only the DDiT with {', '.join(KNOWN)} can be converted, this is backbone {backbone!r} with {kind!r}")
+        raise ValueError(
+            f"only the DDiT with {', '.join(KNOWN)} can be converted, this is backbone {backbone!r} with {kind!r}"
+        )
     if kind == "sedd":
         return log_scores(checkpoint, tokenizer, mask_of(tokenizer), scaled=True)
     notes = ["Trained on the continuous NELBO of absorbing noise, which is the bound that applies."]
     if kind == "d3pm":
-        notes = ["Trained as D3PM: its share of MASK is left out, and the bound is the NELBO of absorbing noise with carry-over."]
+        notes = [
+            "Trained as D3PM: its share of MASK is left out, and the bound is the NELBO of absorbing noise with carry-over."
+        ]
     return subs(checkpoint, tokenizer, Flat(STEPS), notes)
 
 
@@ -44,8 +51,15 @@ def mask_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return len(tokenizer) if tokenizer.mask_token_id is None else tokenizer.mask_token_id
 
 
-def subs(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, schedule: Hyperschedule, notes: list[str]) -> Model:
-    """A network of p(x | z) at MASK under absorbing noise; there the cavity is the posterior, and visible tokens are carried over."""
+def subs(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    schedule: Hyperschedule,
+    notes: list[str],
+) -> Model:
+    """A network of p(x | z) at MASK under absorbing noise; there the cavity is the posterior, and
+    visible tokens are carried over.
+    """
     vocab = vocabulary(checkpoint, tokenizer, mask_of(tokenizer))
     process: Process = Absorbing()
     options: dict[str, object] = {"time": "none"}

@@ -22,9 +22,19 @@ LIBRARIES = (
     "pathlib",
 )
 """Packages whose objects training code leaves beside the tensors."""
-TYPES = {f"builtins.{kind.__name__}" for kind in (bool, bytes, dict, float, int, list, object, set, str, tuple)}
+TYPES = {
+    f"builtins.{kind.__name__}"
+    for kind in (bool, bytes, dict, float, int, list, object, set, str, tuple)
+}
 REMEDY = "If you trust the file, open it in the environment that wrote it, and save its tensors with safetensors.torch.save_file"
-_BROKEN: tuple[type[Exception], ...] = (pickle.UnpicklingError, EOFError, OSError, struct.error, RuntimeError, ArithmeticError)
+_BROKEN: tuple[type[Exception], ...] = (
+    pickle.UnpicklingError,
+    EOFError,
+    OSError,
+    struct.error,
+    RuntimeError,
+    ArithmeticError,
+)
 _BROKEN += (
     AttributeError,
     LookupError,
@@ -35,7 +45,9 @@ _BROKEN += (
 
 
 class Inert:
-    """Stands in for any class or function of those packages: it keeps what it is given and does nothing."""
+    """Stands in for any class or function of those packages: it keeps what it is given and does
+    nothing.
+    """
 
     state: Any = None
 
@@ -55,25 +67,35 @@ def _zipped(path: Path) -> bool:
 
 
 def load_pickle(path: Path) -> Any:
-    """The content of a `torch.save` file on the CPU; objects of other libraries come as `Inert`, which runs nothing.
+    """The content of a `torch.save` file on the CPU; objects of other libraries come as `Inert`,
+    which runs nothing.
 
     Raises:
         ValueError: if the file is broken, or names anything else.
     """
     zipped = _zipped(path)
-    try:  # of the old format torch does not list the names, and itself refuses all that it does not know
+    # of the old format torch does not list the names, and itself refuses all that it does not know
+    try:
         names = sorted(get_unsafe_globals_in_checkpoint(path)) if zipped else []
     except _BROKEN as error:
-        raise ValueError(f"{path} is no whole torch checkpoint ({error}): copy or download it again") from None
-    foreign = [name for name in names if name.partition(".")[0] not in LIBRARIES and name not in TYPES]
+        raise ValueError(
+            f"{path} is no whole torch checkpoint ({error}): copy or download it again"
+        ) from None
+    foreign = [
+        name for name in names if name.partition(".")[0] not in LIBRARIES and name not in TYPES
+    ]
     if foreign:
-        raise ValueError(f"{path} is a pickle that names {', '.join(foreign)}; code named in a file is never run. {REMEDY}")
+        raise ValueError(
+            f"{path} is a pickle that names {', '.join(foreign)}; code named in a file is never run. {REMEDY}"
+        )
     try:
         with safe_globals([(Inert, name) for name in names]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except _BROKEN as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} cannot be read without running its code, or is broken ({reason}). {REMEDY}") from None
+        raise ValueError(
+            f"{path} cannot be read without running its code, or is broken ({reason}). {REMEDY}"
+        ) from None
 
 
 def plain(value: Any) -> Any:

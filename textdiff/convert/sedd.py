@@ -1,8 +1,10 @@
 """SEDD (Lou, Meng and Ermon): log-scores, one noise level per sequence.
 
-Layout and arithmetic from the public code louaaron/Score-Entropy-Discrete-Diffusion at 0605786: model/transformer.py (names, adaLN in
-blocks and output, scale_by_sigma, self-score 0), noise_lib.py (log-linear σ, tail 1e-3), losses.py (t in [1e-3, 1]), utils.py
-(checkpoint.pth: model, ema.shadow_params), configs/model/{small,medium}.yaml; config.json of louaaron/sedd-small on the Hub at a18d6d3.
+Layout and arithmetic from the public code louaaron/Score-Entropy-Discrete-Diffusion at 0605786:
+model/transformer.py (names, adaLN in blocks and output, scale_by_sigma, self-score 0), noise_lib.py
+(log-linear σ, tail 1e-3), losses.py (t in [1e-3, 1]), utils.py (checkpoint.pth: model,
+ema.shadow_params), configs/model/{small,medium}.yaml; config.json of louaaron/sedd-small on the Hub
+at a18d6d3.
 Unverified here: the weights, which cannot be downloaded.
 """
 
@@ -12,9 +14,9 @@ from math import exp
 
 from transformers import PreTrainedTokenizerBase
 
+from ..denoiser.prediction import Prediction
 from ..hyperschedule import Flat
-from ..model import Model
-from ..prediction import Prediction
+from ..model.model import Model
 from ..process import GammaHybrid, Uniform
 from .checkpoint import Checkpoint
 from .layout import LAST, network, padding_note, vocabulary
@@ -22,8 +24,11 @@ from .layout import LAST, network, padding_note, vocabulary
 STEPS = 128  # sampling.steps of the published configurations
 
 
-def seen_times(checkpoint: Checkpoint, tail: float, least: float, most: float = 1.0) -> tuple[float, float]:
-    """The least and the greatest 1 - e^{-σ} of training, where the authors' t ran from `least` to `most`.
+def seen_times(
+    checkpoint: Checkpoint, tail: float, least: float, most: float = 1.0
+) -> tuple[float, float]:
+    """The least and the greatest 1 - e^{-σ} of training, where the authors' t ran from `least` to
+    `most`.
 
     Raises:
         ValueError: if the noise schedule is not a known one.
@@ -33,23 +38,39 @@ def seen_times(checkpoint: Checkpoint, tail: float, least: float, most: float = 
         return (1 - tail) * least, (1 - tail) * most
     if kind == "geometric":
         low, high = checkpoint.number("noise.sigma_min"), checkpoint.number("noise.sigma_max")
-        return 1 - exp(-(low ** (1 - least) * high**least)), 1 - exp(-(low ** (1 - most) * high**most))
-    raise ValueError(f"noise.type is {kind!r}; a network that sees the noise level needs 'loglinear' or 'geometric'")
+        return 1 - exp(-(low ** (1 - least) * high**least)), 1 - exp(
+            -(low ** (1 - most) * high**most)
+        )
+    raise ValueError(
+        f"noise.type is {kind!r}; a network that sees the noise level needs 'loglinear' or 'geometric'"
+    )
 
 
-def log_scores(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int, scaled: bool) -> Model:
+def log_scores(
+    checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int, scaled: bool
+) -> Model:
     """A network of log-scores under absorbing noise, as SEDD's and MDLM's code train it."""
     low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
     vocab = vocabulary(checkpoint, tokenizer, mask)
     level = {} if scaled else {"score_gamma": 0.0}
-    body = network(checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high, **level)
+    body = network(
+        checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high, **level
+    )
     notes = [
         "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity samplers and bounds refuse it.",
         "Trained on that bound between t = 0.001 and full noise; outside, the network is shown the nearest level it saw.",
         "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per sequence: flat schedules, no cache.",
         *padding_note(checkpoint, vocab),
     ]
-    return Model(body, GammaHybrid(gamma=0.0), Flat(STEPS), tokenizer, checkpoint.length, Prediction.LOG_SCORE, {"notes": notes})
+    return Model(
+        body,
+        GammaHybrid(gamma=0.0),
+        Flat(STEPS),
+        tokenizer,
+        checkpoint.length,
+        Prediction.LOG_SCORE,
+        {"notes": notes},
+    )
 
 
 def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -74,4 +95,12 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
         "Uniform noise: no MASK ever occurs, its embedding is 0. One level per sequence: flat schedules, no cache.",
         *padding_note(checkpoint, vocab),
     ]
-    return Model(body, Uniform(), Flat(STEPS), tokenizer, checkpoint.length, Prediction.LOG_SCORE, {"notes": notes})
+    return Model(
+        body,
+        Uniform(),
+        Flat(STEPS),
+        tokenizer,
+        checkpoint.length,
+        Prediction.LOG_SCORE,
+        {"notes": notes},
+    )

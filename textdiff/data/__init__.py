@@ -1,17 +1,19 @@
-"""Corpora, tokenizers, packing and the data module. `TextData` imports Lightning, so it is loaded on first use."""
+"""Corpora, tokenizers, packing and the data module. `TextData` imports Lightning, so it is loaded
+on first use.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from textdiff.data.benchmarks import Benchmark
-from textdiff.data.corpora import Corpus, Files, HubDataset, TinyShakespeare
-from textdiff.data.packing import Packed, pack, pack_stream
-from textdiff.data.tokenising import tokenise
-from textdiff.data.tokenizers import BPE, Characters, PretrainedTokenizer, TokenizerSpec, tokenizer_hash
+from .benchmarks import Benchmark
+from .corpora import Corpus, Files, HubDataset, TinyShakespeare
+from .packing import Packed, pack, pack_stream
+from .tokenising import tokenise
+from .tokenizers import BPE, Characters, PretrainedTokenizer, TokenizerSpec, tokenizer_hash
 
 if TYPE_CHECKING:
-    from textdiff.data.datamodule import TextData
+    from .datamodule import TextData
 
 __all__ = [
     "BPE",
@@ -34,7 +36,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "TextData":
-        from textdiff.data.datamodule import TextData
+        from .datamodule import TextData
 
         return TextData
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

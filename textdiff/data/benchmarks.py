@@ -1,8 +1,9 @@
 """The corpora of the published language-model tables, by name, each with its source pinned.
 
-Rule of the zero-shot suite (SEDD, HDLM): every row of the data set is a document, detokenised, ended by EOS; all are joined and cut
-into blocks of L tokens, no BOS. MDLM and BD3-LM put BOS and EOS around blocks of L-2. Both drop what does not fill a block, of every
-thousand rows; here nothing is dropped: the last block is filled, and the filler is not scored.
+Rule of the zero-shot suite (SEDD, HDLM): every row of the data set is a document, detokenised,
+ended by EOS; all are joined and cut into blocks of L tokens, no BOS. MDLM and BD3-LM put BOS and
+EOS around blocks of L-2. Both drop what does not fill a block, of every thousand rows; here nothing
+is dropped: the last block is filled, and the filler is not scored.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from textdiff.data import detokenisers, readers
-from textdiff.data.corpora import SPLITS, Corpus, HubDataset, check_split
+from . import detokenisers, readers
+from .corpora import SPLITS, Corpus, HubDataset, check_split
 
 DATA = "TEXTDIFF_DATA"
 RULE = "EOS ends every document, documents joined, blocks of L, no BOS, the last block filled and its filler not scored"
-CONVERTED = "refs/convert/parquet"  # the Hub's own conversion of a data set whose original is a script; a branch, not a commit
+# the Hub's own conversion of a data set whose original is a script; a branch, not a commit
+CONVERTED = "refs/convert/parquet"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Source:
         license: of the text, as far as it is stated.
         detokenise: undoes the tokenisation of a row.
         scored: the split that the zero-shot suite scores.
-        local: split -> file below the data folder, `.raw` (a line is a row), `.jsonl` or `.parquet`; also as .xz or .gz. A split
-            without one is looked for at NAME/SPLIT.jsonl.
+        local: split -> file below the data folder, `.raw` (a line is a row), `.jsonl` or
+            `.parquet`; also as .xz or .gz. A split without one is looked for at NAME/SPLIT.jsonl.
         splits: those that there are.
     """
 
@@ -46,9 +48,16 @@ class Source:
 
 
 def _wikitext(size: str) -> Source:
-    files = {split: f"wikitext/wikitext-2-raw/wiki.{short}.raw" for split, short in (("validation", "valid"), ("test", "test"))}
+    files = {
+        split: f"wikitext/wikitext-2-raw/wiki.{short}.raw"
+        for split, short in (("validation", "valid"), ("test", "test"))
+    }
     return Source(
-        HubDataset("Salesforce/wikitext", f"wikitext-{size}-raw-v1", revision="b08601e04326c79dfdd32d625aee71d232d685c3"),
+        HubDataset(
+            "Salesforce/wikitext",
+            f"wikitext-{size}-raw-v1",
+            revision="b08601e04326c79dfdd32d625aee71d232d685c3",
+        ),
         "CC BY-SA 3.0 and GFDL",
         detokenisers.wikitext,
         # The validation and test articles of the two are the same.
@@ -58,7 +67,12 @@ def _wikitext(size: str) -> Source:
 
 def _papers(name: str) -> Source:
     return Source(
-        HubDataset("armanc/scientific_papers", column="article", revision=CONVERTED, files=f"{name}/*{{split}}/*.parquet"),
+        HubDataset(
+            "armanc/scientific_papers",
+            column="article",
+            revision=CONVERTED,
+            files=f"{name}/*{{split}}/*.parquet",
+        ),
         "not stated; each article under its own",
         detokenisers.scientific_papers,
         local={split: f"scientific_papers/{name}.{split}.first100.jsonl" for split in SPLITS},
@@ -69,7 +83,9 @@ SOURCES = {
     "wikitext2": _wikitext("2"),
     "wikitext103": _wikitext("103"),
     "lambada": Source(
-        HubDataset("EleutherAI/lambada_openai", revision=CONVERTED, files="default/{split}/*.parquet"),
+        HubDataset(
+            "EleutherAI/lambada_openai", revision=CONVERTED, files="default/{split}/*.parquet"
+        ),
         "modified MIT (OpenAI's version)",
         detokenisers.lambada,
         scored="test",
@@ -79,7 +95,12 @@ SOURCES = {
     "pubmed": _papers("pubmed"),
     "arxiv": _papers("arxiv"),
     "ptb": Source(
-        HubDataset("ptb-text-only/ptb_text_only", column="sentence", revision=CONVERTED, files="penn_treebank/{split}/*.parquet"),
+        HubDataset(
+            "ptb-text-only/ptb_text_only",
+            column="sentence",
+            revision=CONVERTED,
+            files="penn_treebank/{split}/*.parquet",
+        ),
         "LDC user agreement",
         detokenisers.ptb,
     ),
@@ -118,10 +139,12 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Benchmark(Corpus):
-    """A published corpus by name: wikitext2, wikitext103, lambada, pubmed, arxiv, ptb, lm1b, ag_news or openwebtext.
+    """A published corpus by name: wikitext2, wikitext103, lambada, pubmed, arxiv, ptb, lm1b,
+    ag_news or openwebtext.
 
-    It is read from `data_dir` (default: the folder that TEXTDIFF_DATA names), where that has it, without any use of the network, else
-    from the Hugging Face Hub. `detokenise` undoes the tokenisation of the release, as the published tables do.
+    It is read from `data_dir` (default: the folder that TEXTDIFF_DATA names), where that has it,
+    without any use of the network, else from the Hugging Face Hub. `detokenise` undoes the
+    tokenisation of the release, as the published tables do.
 
     Raises ValueError for an unknown name, or a folder that is not there.
     """
@@ -134,7 +157,9 @@ class Benchmark(Corpus):
         if self.which not in SOURCES:
             raise ValueError(f"unknown benchmark {self.which!r}: use one of {', '.join(SOURCES)}")
         if self._folder is not None and not self._folder.is_dir():
-            raise ValueError(f"the data folder {str(self._folder)!r} is not there: mend data_dir (or {DATA}), or leave it out")
+            raise ValueError(
+                f"the data folder {str(self._folder)!r} is not there: mend data_dir (or {DATA}), or leave it out"
+            )
 
     @property
     def name(self) -> str:
@@ -147,15 +172,24 @@ class Benchmark(Corpus):
         return SOURCES[self.which]
 
     def documents(self, split: str) -> Iterator[str]:
-        """The rows of a split; ValueError if there is no such split, or it is neither in the folder nor to be had from the Hub."""
+        """The rows of a split; ValueError if there is no such split, or it is neither in the folder
+        nor to be had from the Hub.
+        """
         rows = self._rows(split)
         return map(self.source.detokenise, rows) if self.detokenise else rows
 
     def provenance(self, split: str) -> dict[str, Any]:
-        """The file or the data set, its revision and checksum, and all rules that the text depends on."""
+        """The file or the data set, its revision and checksum, and all rules that the text depends
+        on.
+        """
         source = self.source
         detokeniser = source.detokenise.__name__ if self.detokenise else "plain"
-        rules = {"license": source.license, "detokeniser": detokeniser, "chunks": RULE, "hub": _plain(source.hub)}
+        rules = {
+            "license": source.license,
+            "detokeniser": detokeniser,
+            "chunks": RULE,
+            "hub": _plain(source.hub),
+        }
         path = self._local(split)
         if path is None:
             return source.hub.provenance(split) | {"corpus": self.name} | rules
@@ -176,7 +210,9 @@ class Benchmark(Corpus):
         """The file of a split in the data folder, if there is one."""
         check_split(split)
         if split not in self.source.splits:
-            raise ValueError(f"{self.name} has no {split} split, only {', '.join(self.source.splits)}")
+            raise ValueError(
+                f"{self.name} has no {split} split, only {', '.join(self.source.splits)}"
+            )
         if self._folder is None:
             return None
         path = self._folder / self.source.local.get(split, f"{self.name}/{split}.jsonl")
@@ -202,15 +238,25 @@ class Benchmark(Corpus):
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The rows of a WikiText file as the Hub has them: a line with its line end, nothing for a blank one."""
+    """The rows of a WikiText file as the Hub has them: a line with its line end, nothing for a
+    blank one.
+    """
     try:
-        with {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)(path, "rt", encoding="utf-8", newline="\n") as file:
+        with {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)(
+            path, "rt", encoding="utf-8", newline="\n"
+        ) as file:
             yield from (line if line.strip() else "" for line in file)
     except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): check that it is whole and UTF-8") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): check that it is whole and UTF-8"
+        ) from error
 
 
 def _plain(hub: HubDataset) -> dict[str, Any]:
-    kept = {name: value for name, value in asdict(hub).items() if name in ("path", "config", "revision", "files", "column")}
+    kept = {
+        name: value
+        for name, value in asdict(hub).items()
+        if name in ("path", "config", "revision", "files", "column")
+    }
     kept["pinned"] = hub.revision != CONVERTED
     return kept

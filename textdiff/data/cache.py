@@ -14,11 +14,13 @@ from uuid import uuid4
 
 import numpy as np
 
-from textdiff.data.packing import Packed
+from .packing import Packed
 
 
 def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed]) -> Packed:
-    """What `make` gives, from `folder` if it is stored there under the same plain values `key`; None stores nothing."""
+    """What `make` gives, from `folder` if it is stored there under the same plain values `key`;
+    None stores nothing.
+    """
     if folder is None:
         return make()
     text = json.dumps(key, sort_keys=True, indent=1)
@@ -26,7 +28,9 @@ def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed
     if not place.exists():
         _store(make(), text, place)
     arrays = {f.name: place / f"{f.name}.npy" for f in fields(Packed)}
-    return Packed(**{name: np.load(path, mmap_mode="r") for name, path in arrays.items() if path.exists()})
+    return Packed(
+        **{name: np.load(path, mmap_mode="r") for name, path in arrays.items() if path.exists()}
+    )
 
 
 def _store(packed: Packed, text: str, place: Path) -> None:

@@ -13,14 +13,16 @@ from importlib.resources import files
 from itertools import chain, islice
 from typing import Any
 
-from textdiff.data import readers
+from . import readers
 
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = 20  # without a validation file every 20th document (5 %) is held out
 
 
 class Corpus(ABC):
-    """A named collection of text in three splits; `streaming` ones are read as training goes, never as a whole."""
+    """A named collection of text in three splits; `streaming` ones are read as training goes, never
+    as a whole.
+    """
 
     streaming = False
 
@@ -31,11 +33,15 @@ class Corpus(ABC):
 
     @abstractmethod
     def documents(self, split: str) -> Iterator[str]:
-        """The documents of a split, always in the same order; ValueError for one that does not exist or is empty."""
+        """The documents of a split, always in the same order; ValueError for one that does not
+        exist or is empty.
+        """
 
     @abstractmethod
     def provenance(self, split: str) -> dict[str, Any]:
-        """Plain values that identify the text of a split: source, revision, checksum or fingerprint, license."""
+        """Plain values that identify the text of a split: source, revision, checksum or
+        fingerprint, license.
+        """
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,11 @@ class TinyShakespeare(Corpus):
 
 @dataclass(frozen=True)
 class Files(Corpus):
-    """Your own files: paths or globs of .txt (a file is a document), .jsonl, .csv or .parquet (a row is, in `column`).
+    """Your own files: paths or globs of .txt (a file is a document), .jsonl, .csv or .parquet (a
+    row is, in `column`).
 
-    Without `validation`, every 20th training document (of fewer than 20 the last; of a single one its last 5 %) is
-    held out and never trained on.
+    Without `validation`, every 20th training document (of fewer than 20 the last; of a single one
+    its last 5 %) is held out and never trained on.
     """
 
     train: str | list[str]
@@ -75,7 +82,9 @@ class Files(Corpus):
     column: str = "text"
 
     def documents(self, split: str) -> Iterator[str]:
-        """The documents of a split; ValueError if a file is missing, empty, unreadable or lacks the column."""
+        """The documents of a split; ValueError if a file is missing, empty, unreadable or lacks the
+        column.
+        """
         check_split(split)
         if split != "test" and self.validation is None:
             return _hold_out(self._read(self.train), validation=split == "validation")
@@ -102,16 +111,20 @@ class Files(Corpus):
         return patterns
 
     def _read(self, patterns: str | list[str]) -> Iterator[str]:
-        return chain.from_iterable(readers.read(path, self.column) for path in readers.expand(patterns))
+        return chain.from_iterable(
+            readers.read(path, self.column) for path in readers.expand(patterns)
+        )
 
 
 @dataclass(frozen=True)
 class HubDataset(Corpus):
-    """A data set of the Hugging Face Hub, or a local folder that `datasets` understands; a row is a document.
+    """A data set of the Hugging Face Hub, or a local folder that `datasets` understands; a row is a
+    document.
 
-    `train`, `validation` and `test` are split names or slices such as "train[:95%]"; pin `revision` to a commit for
-    exact repeatability. `files` are those of a split instead, where the data set does not say it itself: a glob in which {split} stands
-    for the split. `streaming` reads the train split as training goes, in its own order.
+    `train`, `validation` and `test` are split names or slices such as "train[:95%]"; pin `revision`
+    to a commit for exact repeatability. `files` are those of a split instead, where the data set
+    does not say it itself: a glob in which {split} stands for the split. `streaming` reads the
+    train split as training goes, in its own order.
     """
 
     path: str
@@ -130,19 +143,27 @@ class HubDataset(Corpus):
         return self.path if self.config is None else f"{self.path}/{self.config}"
 
     def documents(self, split: str) -> Iterator[str]:
-        """The rows of a split; ValueError if it cannot be reached, or lacks the split or the column."""
+        """The rows of a split; ValueError if it cannot be reached, or lacks the split or the
+        column.
+        """
         dataset = self._load(split)
         names = dataset.column_names
         if names is not None and self.column not in names:
-            raise ValueError(f"{self.name}: no column {self.column!r}; set column to one of {', '.join(names)}")
+            raise ValueError(
+                f"{self.name}: no column {self.column!r}; set column to one of {', '.join(names)}"
+            )
         for number, row in enumerate(dataset):
             value = row.get(self.column)
             if not isinstance(value, str):
-                raise ValueError(f"{self.name}, {split} row {number}: {self.column!r} is {value!r}, not text")
+                raise ValueError(
+                    f"{self.name}, {split} row {number}: {self.column!r} is {value!r}, not text"
+                )
             yield value
 
     def provenance(self, split: str) -> dict[str, Any]:
-        """The data set, its revision, and the fingerprint that `datasets` gives the rows (none for a stream)."""
+        """The data set, its revision, and the fingerprint that `datasets` gives the rows (none for
+        a stream).
+        """
         dataset = self._load(split)
         sources = " ".join(dataset.info.download_checksums or {})
         resolved = re.search(r"@([0-9a-f]{40})/", sources)
@@ -163,7 +184,12 @@ class HubDataset(Corpus):
 
         wanted = getattr(self, split)
         files = None if self.files is None else {wanted: self.files.format(split=wanted)}
-        options = {"split": wanted, "revision": self.revision, "streaming": self.streaming, "data_files": files}
+        options = {
+            "split": wanted,
+            "revision": self.revision,
+            "streaming": self.streaming,
+            "data_files": files,
+        }
         try:
             return datasets.load_dataset(self.path, self.config, **options)
         except (ConnectionError, FileNotFoundError) as error:

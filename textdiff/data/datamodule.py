@@ -10,14 +10,14 @@ import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
-from textdiff.data import packing
-from textdiff.data.cache import cached
-from textdiff.data.corpora import Corpus, TinyShakespeare
-from textdiff.data.loading import Batch, EvalBatches, TrainBatches, loader
-from textdiff.data.packing import Cursor, Documents, Packed, Padding
-from textdiff.data.streaming import StreamBatches, StreamLoader
-from textdiff.data.tokenising import tokenise
-from textdiff.data.tokenizers import Characters, TokenizerSpec, tokenizer_hash
+from . import packing
+from .cache import cached
+from .corpora import Corpus, TinyShakespeare
+from .loading import Batch, EvalBatches, TrainBatches, loader
+from .packing import Cursor, Documents, Packed, Padding
+from .streaming import StreamBatches, StreamLoader
+from .tokenising import tokenise
+from .tokenizers import Characters, TokenizerSpec, tokenizer_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -26,13 +26,15 @@ _CORPUS = TinyShakespeare()
 
 
 class TextData(lightning.LightningDataModule):
-    """Rows of `length` tokens of a corpus; needs Trainer(use_distributed_sampler=False): batches are shared out here.
+    """Rows of `length` tokens of a corpus; needs Trainer(use_distributed_sampler=False): batches
+    are shared out here.
 
     `tokenizer` is by default that of a pretrained network, else `Characters`.
-    `batch_size` and `eval_batch_size` (default: the same) count the rows of one step over all ranks. `documents` is
-    joined, separate or single; `padding` says whether the EOS that fills a short row is learnt or ignored (see
-    `textdiff.data.packing`). The order of the training rows is a pure function of (seed, epoch). `cache_dir` keeps
-    packed splits on disk, memory-mapped. `predict` is the file of texts whose `[MASK]` `textdiff predict` fills, one a line.
+    `batch_size` and `eval_batch_size` (default: the same) count the rows of one step over all
+    ranks. `documents` is joined, separate or single; `padding` says whether the EOS that fills a
+    short row is learnt or ignored (see `textdiff.data.packing`). The order of the training rows is
+    a pure function of (seed, epoch). `cache_dir` keeps packed splits on disk, memory-mapped.
+    `predict` is the file of texts whose `[MASK]` `textdiff predict` fills, one a line.
 
     Raises ValueError for a length, batch size or choice out of range.
     """
@@ -57,7 +59,9 @@ class TextData(lightning.LightningDataModule):
             if size is not None and size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
         if corpus.streaming and num_workers > 1:
-            raise ValueError(f"one worker reads a stream: set num_workers to 0 or 1 instead of {num_workers}")
+            raise ValueError(
+                f"one worker reads a stream: set num_workers to 0 or 1 instead of {num_workers}"
+            )
         self.corpus, self.spec = corpus, tokenizer
         self.length, self.documents, self.padding = length, documents, padding
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
@@ -70,7 +74,9 @@ class TextData(lightning.LightningDataModule):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer, built on first use; assign a ready one (such as a saved model's) to use that instead."""
+        """The tokenizer, built on first use; assign a ready one (such as a saved model's) to use
+        that instead.
+        """
         if self._tokenizer is None:
             self._tokenizer = (self.spec or Characters()).build(self.corpus)
         return self._tokenizer
@@ -78,7 +84,9 @@ class TextData(lightning.LightningDataModule):
     @tokenizer.setter
     def tokenizer(self, tokenizer: PreTrainedTokenizerFast) -> None:
         if tokenizer.eos_token_id is None:
-            raise ValueError("the tokenizer has no EOS token to end documents with: set its eos_token")
+            raise ValueError(
+                "the tokenizer has no EOS token to end documents with: set its eos_token"
+            )
         self._tokenizer = tokenizer
         self._packed = {}
 
@@ -90,7 +98,9 @@ class TextData(lightning.LightningDataModule):
         return self._packed[split]
 
     def provenance(self, split: str) -> dict[str, Any]:
-        """Plain values that determine the rows of a split: corpus, tokenizer hash, length and packing rules."""
+        """Plain values that determine the rows of a split: corpus, tokenizer hash, length and
+        packing rules.
+        """
         return self.corpus.provenance(split) | {
             "tokenizer": tokenizer_hash(self.tokenizer),
             "length": self.length,
@@ -114,19 +124,31 @@ class TextData(lightning.LightningDataModule):
         """Batches of the train split from the trainer's current place on."""
         rank, world_size = self._ranks(self.batch_size, "batch_size")
         if not self.corpus.streaming:
-            batches = TrainBatches(self.packed("train"), self.batch_size, self.seed, rank, world_size)
+            batches = TrainBatches(
+                self.packed("train"), self.batch_size, self.seed, rank, world_size
+            )
             self._check_restored()
             return loader(batches, self.num_workers, self._processed)
         self._check_restored()
         stream = StreamBatches(
-            self.corpus, self.tokenizer, self.length, self.batch_size, self.documents, self.padding, rank, world_size
+            self.corpus,
+            self.tokenizer,
+            self.length,
+            self.batch_size,
+            self.documents,
+            self.padding,
+            rank,
+            world_size,
         )
         return StreamLoader(stream, self._processed, self._places, background=self.num_workers > 0)
 
     def eval_dataloader(self, split: str, limit: int | None = None) -> DataLoader[Batch]:
         """Every row of a split (of its first `limit` rows) once over all ranks, in order."""
         rank, world_size = self._ranks(self.eval_batch_size, "eval_batch_size")
-        return loader(EvalBatches(self.packed(split).first(limit), self.eval_batch_size, rank, world_size), self.num_workers)
+        return loader(
+            EvalBatches(self.packed(split).first(limit), self.eval_batch_size, rank, world_size),
+            self.num_workers,
+        )
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Every row of the validation split once over all ranks."""
@@ -137,26 +159,40 @@ class TextData(lightning.LightningDataModule):
         return self.eval_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[list[str]]:
-        """The lines of the `predict` file as lists of texts; ValueError if none is given or it cannot be read."""
+        """The lines of the `predict` file as lists of texts; ValueError if none is given or it
+        cannot be read.
+        """
         if self.predict is None:
-            raise ValueError("predict needs texts with [MASK] to fill: give a file of one text a line as --data.predict FILE")
+            raise ValueError(
+                "predict needs texts with [MASK] to fill: give a file of one text a line as --data.predict FILE"
+            )
         try:
             text = Path(self.predict).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"cannot read {self.predict!r} ({error}): give a UTF-8 text file of one text a line") from error
+            raise ValueError(
+                f"cannot read {self.predict!r} ({error}): give a UTF-8 text file of one text a line"
+            ) from error
         if not text.strip():
-            raise ValueError(f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens are to be filled")
-        lines = text.removesuffix("\n").split("\n")  # blank ones too: line i of the result is line i of the file
+            raise ValueError(
+                f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens are to be filled"
+            )
+        lines = text.removesuffix("\n").split(
+            "\n"
+        )  # blank ones too: line i of the result is line i of the file
         return DataLoader(lines, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
 
     def state_dict(self) -> dict[str, Any]:
-        """The settings that the order depends on and the place in a stream; else the trainer's count is the place."""
+        """The settings that the order depends on and the place in a stream; else the trainer's
+        count is the place.
+        """
         processed = self._processed()
         place = self._places.get(processed)
         return self._settings() | ({"processed": processed, "place": vars(place)} if place else {})
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the place in a stream, and remember the settings to compare them when training goes on."""
+        """Restore the place in a stream, and remember the settings to compare them when training
+        goes on.
+        """
         self._restored = dict(state_dict)
         place = self._restored.pop("place", None)
         self._places.clear()
@@ -170,12 +206,18 @@ class TextData(lightning.LightningDataModule):
 
     def _check_restored(self) -> None:
         here = self._settings()
-        changed = [f"{k} {v} -> {here[k]}" for k, v in self._restored.items() if k in here and here[k] != v]
+        changed = [
+            f"{k} {v} -> {here[k]}" for k, v in self._restored.items() if k in here and here[k] != v
+        ]
         if changed:
-            rank_zero_warn(f"resumed with other data ({', '.join(changed)}): some rows will repeat or be left out")
+            rank_zero_warn(
+                f"resumed with other data ({', '.join(changed)}): some rows will repeat or be left out"
+            )
 
     def _pack(self, split: str) -> Packed:
-        progress = f"tokenising {split}" if self.trainer is None or self.trainer.is_global_zero else None
+        progress = (
+            f"tokenising {split}" if self.trainer is None or self.trainer.is_global_zero else None
+        )
         tokens = tokenise(self.tokenizer, self.corpus.documents(split), progress)
         eos = self.tokenizer.eos_token_id
         try:
@@ -189,13 +231,18 @@ class TextData(lightning.LightningDataModule):
             return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
         world_size = self.trainer.world_size
         if batch_size % world_size:
-            raise ValueError(f"{name} {batch_size} counts the rows over all ranks: make it a multiple of {world_size}")
+            raise ValueError(
+                f"{name} {batch_size} counts the rows over all ranks: make it a multiple of {world_size}"
+            )
         if world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
-            raise ValueError("TextData shares out the batches itself: set Trainer(use_distributed_sampler=False)")
+            raise ValueError(
+                "TextData shares out the batches itself: set Trainer(use_distributed_sampler=False)"
+            )
         return self.trainer.global_rank, world_size
 
     def _processed(self) -> int:
-        # Counted after each training step and restored before the loader is made, wherever in an epoch a run was cut.
+        # Counted after each training step and restored before the loader is made, wherever in an
+        # epoch a run was cut.
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]

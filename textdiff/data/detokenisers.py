@@ -1,7 +1,8 @@
-"""Undoing the tokenisation of published corpora, rule by rule in order, as the zero-shot suite of SEDD, MDLM, BD3-LM and HDLM does.
+"""Undoing the tokenisation of published corpora, rule by rule in order, as the zero-shot suite of
+SEDD, MDLM, BD3-LM and HDLM does.
 
-The rules are the suite's own, oddities included, because a perplexity depends on them. Left out is one of WikiText's that can match
-no text but its own pattern.
+The rules are the suite's own, oddities included, because a perplexity depends on them. Left out is
+one of WikiText's that can match no text but its own pattern.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ def _apply(rules: Rules, text: str) -> str:
 
 def _inside(opening: str, closing: str, space: str, lazy: str) -> tuple[re.Pattern[str], str]:
     """A rule that takes the space off the inside of a pair of brackets or quotes."""
-    pattern = rf"{re.escape(opening)}{space}([^{re.escape(closing)}]{lazy}){space}{re.escape(closing)}"
+    pattern = (
+        rf"{re.escape(opening)}{space}([^{re.escape(closing)}]{lazy}){space}{re.escape(closing)}"
+    )
     return re.compile(pattern), rf"{opening}\1{closing}"
 
 
@@ -27,7 +30,10 @@ _WIKITEXT: Rules = (
     ("s '", "s'"),
     *((f" @{mark}@ ", mark) for mark in "-,."),
     *((f" {mark} ", f"{mark} ") for mark in ":;.!?,"),
-    *(_inside(opening, closing, r"\s*", "*?") for opening, closing in ("()", "[]", "{}", '""', "''")),
+    *(
+        _inside(opening, closing, r"\s*", "*?")
+        for opening, closing in ("()", "[]", "{}", '""', "''")
+    ),
     ("= = = =", "===="),
     ("= = =", "==="),
     ("= =", "=="),
@@ -95,7 +101,12 @@ def lm1b(text: str) -> str:
 
 def lambada(text: str) -> str:
     """LAMBADA, OpenAI's version: straight double quotes, a line end in front, no space around."""
-    return "\n" + text.replace("\N{LEFT DOUBLE QUOTATION MARK}", '"').replace("\N{RIGHT DOUBLE QUOTATION MARK}", '"').strip()
+    return (
+        "\n"
+        + text.replace("\N{LEFT DOUBLE QUOTATION MARK}", '"')
+        .replace("\N{RIGHT DOUBLE QUOTATION MARK}", '"')
+        .strip()
+    )
 
 
 def scientific_papers(text: str) -> str:

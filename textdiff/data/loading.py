@@ -1,8 +1,9 @@
-"""Packed rows -> batches. A batch is a pure function of its number, so order, resume and world size cannot disagree.
+"""Packed rows -> batches. A batch is a pure function of its number, so order, resume and world size
+cannot disagree.
 
-A batch is a dict: ids [b, L], example [b] (the row's name for the noise), slot [b] (its number in the order of the
-whole run), all int64, and where needed valid [b, L] bool and document [b, L] int64; b is one rank's share of the
-global batch.
+A batch is a dict: ids [b, L], example [b] (the row's name for the noise), slot [b] (its number in
+the order of the whole run), all int64, and where needed valid [b, L] bool and document [b, L]
+int64; b is one rank's share of the global batch.
 """
 
 from __future__ import annotations
@@ -15,26 +16,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from textdiff.data.packing import Packed
-from textdiff.noise import permutation
+from ..noise import permutation
+from .packing import Packed
 
 Batch = dict[str, Tensor]
 
 
 def share(count: int, rank: int, world_size: int) -> slice:
-    """A rank's contiguous part of the `count` rows of a global batch; parts differ by at most one row."""
+    """A rank's contiguous part of the `count` rows of a global batch; parts differ by at most one
+    row.
+    """
     return slice(count * rank // world_size, count * (rank + 1) // world_size)
 
 
 class TrainBatches(Dataset[Batch]):
-    """Batch number g of a run: rows of epoch g // len(self), in the order `permutation(seed, epoch, n)`.
+    """Batch number g of a run: rows of epoch g // len(self), in the order `permutation(seed, epoch,
+    n)`.
 
     The rows at the end of an epoch's order that do not fill a batch are left out of that epoch.
 
     Raises ValueError if the rows do not fill one global batch.
     """
 
-    def __init__(self, packed: Packed, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, packed: Packed, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         if len(packed) < batch_size:
             raise ValueError(
                 f"the train split has only {len(packed)} rows of {packed.ids.shape[1]} tokens, fewer than a batch of "
@@ -54,20 +60,26 @@ class TrainBatches(Dataset[Batch]):
             self.epoch, self.order = epoch, permutation(self.seed, epoch, len(self.packed))
         size = self.batch_size
         slots = torch.arange(number * size, (number + 1) * size)
-        return take(self.packed, self.order[within * size : (within + 1) * size][self.share], slots[self.share])
+        return take(
+            self.packed,
+            self.order[within * size : (within + 1) * size][self.share],
+            slots[self.share],
+        )
 
 
 class EvalBatches(Dataset[Batch]):
     """Every row once over all ranks, in order; the last batch is short.
 
-    Every rank has the same number of batches, none empty: fewer rows than ranks at the end join the batch before.
-    Raises ValueError if there are fewer rows than ranks.
+    Every rank has the same number of batches, none empty: fewer rows than ranks at the end join the
+    batch before. Raises ValueError if there are fewer rows than ranks.
     """
 
     def __init__(self, packed: Packed, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         n = len(packed)
         if n < world_size:
-            raise ValueError(f"only {n} rows for {world_size} ranks: evaluate on fewer devices or use more text")
+            raise ValueError(
+                f"only {n} rows for {world_size} ranks: evaluate on fewer devices or use more text"
+            )
         self.packed, self.rank, self.world_size = packed, rank, world_size
         self.ends = [*range(batch_size, n, batch_size), n]
         if len(self.ends) > 1 and n - self.ends[-2] < world_size:
@@ -102,7 +114,8 @@ def _int64(values: np.ndarray) -> Tensor:
 class Onwards(Sampler[int]):
     """Batch numbers from `start()` on, asked anew for every pass, always a full epoch of them.
 
-    After a resume in mid-epoch the trainer takes only what is left of its epoch; the next pass asks again.
+    After a resume in mid-epoch the trainer takes only what is left of its epoch; the next pass asks
+    again.
     """
 
     def __init__(self, start: Callable[[], int], count: int) -> None:
@@ -117,7 +130,9 @@ class Onwards(Sampler[int]):
 
 
 class TrainLoader(DataLoader[Batch]):
-    """A DataLoader of whole batches that tells Lightning it is resumable; its place is the trainer's own count."""
+    """A DataLoader of whole batches that tells Lightning it is resumable; its place is the
+    trainer's own count.
+    """
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing: the number of processed batches is already in every checkpoint."""
@@ -127,14 +142,19 @@ class TrainLoader(DataLoader[Batch]):
         """Nothing to restore."""
 
 
-def loader(batches: Dataset[Batch], num_workers: int, start: Callable[[], int] | None = None) -> DataLoader[Batch]:
-    """A DataLoader over whole batches; with `start` (the number of the first batch) it is for training."""
+def loader(
+    batches: Dataset[Batch], num_workers: int, start: Callable[[], int] | None = None
+) -> DataLoader[Batch]:
+    """A DataLoader over whole batches; with `start` (the number of the first batch) it is for
+    training.
+    """
     options: dict[str, Any] = {
         "batch_size": None,
         "num_workers": num_workers,
         "persistent_workers": num_workers > 0,
         "pin_memory": torch.cuda.is_available(),
-        "generator": torch.Generator(),  # else each pass would draw a seed from torch's global generator
+        # else each pass would draw a seed from torch's global generator
+        "generator": torch.Generator(),
     }
     if start is None:
         return DataLoader(batches, **options)

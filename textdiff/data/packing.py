@@ -1,4 +1,5 @@
-"""Documents of token ids -> rows of exactly L tokens; EOS ends every document and fills short rows; nothing is dropped.
+"""Documents of token ids -> rows of exactly L tokens; EOS ends every document and fills short rows;
+nothing is dropped.
 
 - joined: documents one after the other, cut every L tokens; a row may hold several;
 - separate: the same, with document numbers, so that attention can stay inside a document;
@@ -13,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from textdiff.data.tokenising import smallest
+from .tokenising import smallest
 
 Documents = Literal["joined", "separate", "single"]
 Padding = Literal["learnt", "ignored"]
@@ -21,7 +22,9 @@ Padding = Literal["learnt", "ignored"]
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of tokens: ids [n, L]; document [n, L], numbered within the row, if separate; valid [n, L], if ignored."""
+    """Rows of tokens: ids [n, L]; document [n, L], numbered within the row, if separate; valid [n,
+    L], if ignored.
+    """
 
     ids: np.ndarray
     document: np.ndarray | None = None
@@ -32,12 +35,19 @@ class Packed:
 
     def first(self, rows: int | None) -> Packed:
         """The first rows, None for all."""
-        return Packed(*(None if array is None else array[:rows] for array in (self.ids, self.document, self.valid)))
+        return Packed(
+            *(
+                None if array is None else array[:rows]
+                for array in (self.ids, self.document, self.valid)
+            )
+        )
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in a stream: pass number, rows made in it, and the next document with the next token inside it."""
+    """A place in a stream: pass number, rows made in it, and the next document with the next token
+    inside it.
+    """
 
     epoch: int = 0
     row: int = 0
@@ -45,7 +55,9 @@ class Cursor:
     offset: int = 0
 
 
-def pack(tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documents, padding: Padding) -> Packed:
+def pack(
+    tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documents, padding: Padding
+) -> Packed:
     """Pack documents of ids (EOS appended) into rows of `length`.
 
     Raises ValueError for a length below 1, an unknown choice or no document at all.
@@ -81,9 +93,14 @@ def pack(tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documen
 
 
 def pack_stream(
-    tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documents, start: Cursor = Cursor()
+    tokens: Iterable[np.ndarray],
+    length: int,
+    eos: int,
+    documents: Documents,
+    start: Cursor = Cursor(),
 ) -> Iterator[tuple[np.ndarray, np.ndarray, int, Cursor]]:
-    """The rows of `pack` from `start` on, one by one: (ids [L], document [L], tokens before the filler, next place).
+    """The rows of `pack` from `start` on, one by one: (ids [L], document [L], tokens before the
+    filler, next place).
 
     `tokens` begins with document number `start.document`.
     """

@@ -1,4 +1,6 @@
-"""Documents in local files: .txt (a file is a document), .jsonl, .csv and .parquet (a row is a document)."""
+"""Documents in local files: .txt (a file is a document), .jsonl, .csv and .parquet (a row is a
+document).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 _OPENERS: dict[str, Callable[[Path], BinaryIO]] = {".xz": lzma.open, ".gz": gzip.open}  # type: ignore[dict-item]
-_CSV_FIELD_LIMIT = 2**31 - 1  # csv refuses fields above 128 KiB by default; a document may be longer
+_CSV_FIELD_LIMIT = (
+    2**31 - 1
+)  # csv refuses fields above 128 KiB by default; a document may be longer
 
 
 def expand(patterns: str | Sequence[str]) -> list[Path]:
@@ -26,10 +30,16 @@ def expand(patterns: str | Sequence[str]) -> list[Path]:
         path = Path(pattern).expanduser()
         if path.is_dir():
             raise ValueError(f"{pattern} is a folder: name its files, for example {pattern}/*.txt")
-        matches = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        matches = (
+            [path]
+            if path.exists()
+            else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
+        )
         files = [p for p in matches if p.is_file()]
         if not files:
-            raise ValueError(f"no file matches {pattern!r}: check the path (relative to {Path.cwd()})")
+            raise ValueError(
+                f"no file matches {pattern!r}: check the path (relative to {Path.cwd()})"
+            )
         found += files
     if not found:
         raise ValueError("an empty list of files: name at least one")
@@ -39,22 +49,29 @@ def expand(patterns: str | Sequence[str]) -> list[Path]:
 def read(path: Path, column: str) -> Iterator[str]:
     """The documents of one file, in order.
 
-    Raises ValueError for an unknown kind of file and for one that is empty, unreadable, not UTF-8, or lacks `column`.
+    Raises ValueError for an unknown kind of file and for one that is empty, unreadable, not UTF-8,
+    or lacks `column`.
     """
     packing = path.suffix if path.suffix in _OPENERS else ""
     kind = path.with_suffix("").suffix if packing else path.suffix
     readers = {".txt": _text, ".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
     if kind not in readers or (packing and kind not in (".txt", ".jsonl")):
-        raise ValueError(f"{path}: unknown kind of file; use .txt, .jsonl (also .xz, .gz), .csv or .parquet")
+        raise ValueError(
+            f"{path}: unknown kind of file; use .txt, .jsonl (also .xz, .gz), .csv or .parquet"
+        )
     empty = True
     try:
         for document in readers[kind](path, column):
             empty = False
             yield document
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 ({error}): convert it first, e.g. iconv -f latin1 -t utf-8") from error
+        raise ValueError(
+            f"{path} is not UTF-8 ({error}): convert it first, e.g. iconv -f latin1 -t utf-8"
+        ) from error
     except (OSError, EOFError, lzma.LZMAError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): check its permissions and that it is whole") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}): check its permissions and that it is whole"
+        ) from error
     if empty:
         raise ValueError(f"{path} holds no text: remove it from the list or fill it")
 
@@ -75,22 +92,30 @@ def _open(path: Path) -> BinaryIO:
 
 def _text(path: Path, column: str) -> Iterator[str]:
     with _open(path) as file:
-        text = file.read().decode("utf-8-sig")  # drops a byte-order mark; line ends stay as they are
+        text = file.read().decode(
+            "utf-8-sig"
+        )  # drops a byte-order mark; line ends stay as they are
     if text:
         yield text
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
     with _open(path) as file:
-        for number, line in enumerate(file, 1):  # binary lines end at "\n" only, never at U+2028 and the like
+        for number, line in enumerate(
+            file, 1
+        ):  # binary lines end at "\n" only, never at U+2028 and the like
             if not line.strip():
                 continue
             try:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number} is not JSON ({error}): mend or remove the line") from error
+                raise ValueError(
+                    f"{path}, line {number} is not JSON ({error}): mend or remove the line"
+                ) from error
             if not isinstance(record, dict):
-                raise ValueError(f'{path}, line {number} is not an object: write {{"{column}": "..."}} on each line')
+                raise ValueError(
+                    f'{path}, line {number} is not an object: write {{"{column}": "..."}} on each line'
+                )
             yield _field(record, column, f"{path}, line {number}")
 
 
@@ -102,7 +127,9 @@ def _csv(path: Path, column: str) -> Iterator[str]:
             for row in rows:
                 yield _field(row, column, f"{path}, line {rows.line_num}")
         except csv.Error as error:
-            raise ValueError(f"{path}, line {rows.line_num} is not CSV ({error}): mend the line") from error
+            raise ValueError(
+                f"{path}, line {rows.line_num} is not CSV ({error}): mend the line"
+            ) from error
 
 
 def _parquet(path: Path, column: str) -> Iterator[str]:
@@ -127,7 +154,9 @@ def _field(record: dict[str, object], column: str, where: str) -> str:
         raise ValueError(_missing(column, where, [str(name) for name in record]))
     value = record[column]
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {column!r} is {value!r}, not text; remove the row or name another column")
+        raise ValueError(
+            f"{where}: {column!r} is {value!r}, not text; remove the row or name another column"
+        )
     return value
 
 

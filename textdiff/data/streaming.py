@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from textdiff.data.corpora import Corpus
-from textdiff.data.loading import Batch, share, take
-from textdiff.data.packing import Cursor, Documents, Packed, Padding, pack_stream
-from textdiff.data.tokenising import tokenise
+from .corpora import Corpus
+from .loading import Batch, share, take
+from .packing import Cursor, Documents, Packed, Padding, pack_stream
+from .tokenising import tokenise
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -28,7 +28,9 @@ _REMEMBERED = 8  # Lightning fetches one batch ahead of the one it trains on
 
 @dataclass
 class StreamBatches(IterableDataset[tuple[Batch, tuple[int, ...]]]):
-    """One pass over the train split from `cursor` on: (batch, place after it); an incomplete last batch is left out."""
+    """One pass over the train split from `cursor` on: (batch, place after it); an incomplete last
+    batch is left out.
+    """
 
     corpus: Corpus
     tokenizer: PreTrainedTokenizerFast
@@ -59,7 +61,9 @@ class StreamBatches(IterableDataset[tuple[Batch, tuple[int, ...]]]):
             valid if self.padding == "ignored" else None,
         )
         part = share(self.batch_size, self.rank, self.world_size)
-        batch = take(packed, torch.arange(self.batch_size)[part], torch.arange(self.batch_size)[part])
+        batch = take(
+            packed, torch.arange(self.batch_size)[part], torch.arange(self.batch_size)[part]
+        )
         batch["example"] = torch.tensor([cursor.row - 1 for cursor in after])[part]
         batch["slot"] += number * self.batch_size
         return batch
@@ -68,11 +72,17 @@ class StreamBatches(IterableDataset[tuple[Batch, tuple[int, ...]]]):
 class StreamLoader(DataLoader[Any]):
     """Passes over a stream, each from the place after the last processed batch.
 
-    `start()` is the number of processed batches; `places` maps such a number to the place after that batch.
-    Raises ValueError if a whole pass does not fill one batch.
+    `start()` is the number of processed batches; `places` maps such a number to the place after
+    that batch. Raises ValueError if a whole pass does not fill one batch.
     """
 
-    def __init__(self, batches: StreamBatches, start: Callable[[], int], places: dict[int, Cursor], background: bool) -> None:
+    def __init__(
+        self,
+        batches: StreamBatches,
+        start: Callable[[], int],
+        places: dict[int, Cursor],
+        background: bool,
+    ) -> None:
         # One worker at most: two would each read the whole stream.
         super().__init__(
             batches,
@@ -86,7 +96,10 @@ class StreamLoader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         number = start = self.start()
         if number and number not in self.places:
-            warnings.warn("the checkpoint has no place in this stream: it starts from the beginning", stacklevel=2)
+            warnings.warn(
+                "the checkpoint has no place in this stream: it starts from the beginning",
+                stacklevel=2,
+            )
         cursor = self.places.setdefault(number, Cursor())
         while number == start:  # a pass of which too little is left is followed by the next
             self.batches.number, self.batches.cursor = number, cursor

@@ -1,4 +1,6 @@
-"""Texts -> token ids, in groups of bounded memory: an encoding takes about 100 times the memory of its ids."""
+"""Texts -> token ids, in groups of bounded memory: an encoding takes about 100 times the memory of
+its ids.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ def smallest(size: int) -> type[np.uint16] | type[np.int32]:
     return np.uint16 if size <= 1 << 16 else np.int32
 
 
-def tokenise(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], progress: str | None = None) -> Iterator[np.ndarray]:
-    """The ids [l] of each document with EOS appended, in the leanest type; `progress` names a bar shown after 3 s."""
+def tokenise(
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], progress: str | None = None
+) -> Iterator[np.ndarray]:
+    """The ids [l] of each document with EOS appended, in the leanest type; `progress` names a bar
+    shown after 3 s.
+    """
     from tqdm import tqdm
 
     backend, dtype = tokenizer.backend_tokenizer, smallest(len(tokenizer))
@@ -31,12 +37,18 @@ def tokenise(tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], progr
     backend.no_padding()
 
     def encode(texts: list[str]) -> list[list[int]]:
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)]
+        return [
+            encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     end = np.array([tokenizer.eos_token_id], dtype)
     parts: list[np.ndarray] = []
-    with tqdm(desc=progress, delay=3, unit=" characters", unit_scale=True, disable=progress is None) as bar:
-        for group in _groups(piece for document in documents for piece in _pieces(document, encode)):
+    with tqdm(
+        desc=progress, delay=3, unit=" characters", unit_scale=True, disable=progress is None
+    ) as bar:
+        for group in _groups(
+            piece for document in documents for piece in _pieces(document, encode)
+        ):
             for (_, last), ids in zip(group, encode([text for text, _ in group]), strict=True):
                 parts.append(np.array(ids, dtype))
                 if last:
@@ -57,7 +69,9 @@ def _groups(pieces: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool
         yield group
 
 
-def _pieces(text: str, encode: Callable[[list[str]], list[list[int]]]) -> Iterator[tuple[str, bool]]:
+def _pieces(
+    text: str, encode: Callable[[list[str]], list[list[int]]]
+) -> Iterator[tuple[str, bool]]:
     """A document in pieces whose tokens together are those of the whole, each with: is it the last?"""
     begin = 0
     while len(text) - begin > _LONG:
@@ -70,7 +84,9 @@ def _pieces(text: str, encode: Callable[[list[str]], list[list[int]]]) -> Iterat
 
 
 def _cut(text: str, start: int, encode: Callable[[list[str]], list[list[int]]]) -> int | None:
-    """The first place at a line end from `start` on where a cut leaves the tokens around it as they are, if any."""
+    """The first place at a line end from `start` on where a cut leaves the tokens around it as they
+    are, if any.
+    """
     line_end = start - 1
     for _ in range(_TRIES):
         line_end = text.find("\n", line_end + 1)

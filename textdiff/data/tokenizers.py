@@ -1,6 +1,7 @@
 """Tokenizers by name: a pretrained one, a byte-level BPE or the characters of the corpus.
 
-The network appends MASK as id N = len(tokenizer); a tokenizer's own mask token stays an ordinary token.
+The network appends MASK as id N = len(tokenizer); a tokenizer's own mask token stays an ordinary
+token.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from textdiff.data.corpora import Corpus
+from .corpora import Corpus
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -38,7 +39,9 @@ class PretrainedTokenizer(TokenizerSpec):
     name_or_path: str
 
     def build(self, corpus: Corpus) -> PreTrainedTokenizerFast:
-        """Load it; a separator may stand in for EOS. ValueError if it cannot be loaded, is slow or has neither."""
+        """Load it; a separator may stand in for EOS. ValueError if it cannot be loaded, is slow or
+        has neither.
+        """
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
         try:
@@ -49,7 +52,9 @@ class PretrainedTokenizer(TokenizerSpec):
                 "HF_HUB_OFFLINE=1 to use what is cached, or give a local folder"
             ) from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
-            raise ValueError(f"tokenizer {self.name_or_path!r} has no fast version: choose one with a tokenizer.json")
+            raise ValueError(
+                f"tokenizer {self.name_or_path!r} has no fast version: choose one with a tokenizer.json"
+            )
         end = tokenizer.eos_token or tokenizer.sep_token
         if end is None:
             raise ValueError(
@@ -67,21 +72,27 @@ class PretrainedTokenizer(TokenizerSpec):
 class BPE(TokenizerSpec):
     """Byte-level BPE trained on the train split; any text comes back exactly.
 
-    A small corpus may give fewer than `vocab_size` tokens. `documents` limits training to the first so many, which a
-    streaming corpus needs.
+    A small corpus may give fewer than `vocab_size` tokens. `documents` limits training to the first
+    so many, which a streaming corpus needs.
     """
 
     vocab_size: int
     documents: int | None = None
 
     def build(self, corpus: Corpus) -> PreTrainedTokenizerFast:
-        """Train it; ValueError if vocab_size is below 257, or for a streaming corpus without `documents`."""
+        """Train it; ValueError if vocab_size is below 257, or for a streaming corpus without
+        `documents`.
+        """
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
         if self.vocab_size <= _BYTES:
-            raise ValueError(f"vocab_size must be at least {_BYTES + 1} (256 bytes and {END}), got {self.vocab_size}")
+            raise ValueError(
+                f"vocab_size must be at least {_BYTES + 1} (256 bytes and {END}), got {self.vocab_size}"
+            )
         if corpus.streaming and self.documents is None:
-            raise ValueError(f"{corpus.name} is a stream: set documents, the number to train the BPE on (e.g. 100000)")
+            raise ValueError(
+                f"{corpus.name} is a stream: set documents, the number to train the BPE on (e.g. 100000)"
+            )
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -97,26 +108,34 @@ class BPE(TokenizerSpec):
 
 @dataclass(frozen=True)
 class Characters(TokenizerSpec):
-    """One token per character (code point) of the train split; any other character becomes U+FFFD, which is id 1."""
+    """One token per character (code point) of the train split; any other character becomes U+FFFD,
+    which is id 1.
+    """
 
     def build(self, corpus: Corpus) -> PreTrainedTokenizerFast:
         """Collect the characters; ValueError for a streaming corpus."""
         from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
         if corpus.streaming:
-            raise ValueError(f"{corpus.name} is a stream: its characters are not known beforehand; use BPE")
+            raise ValueError(
+                f"{corpus.name} is a stream: its characters are not known beforehand; use BPE"
+            )
         characters: set[str] = set()
         for document in corpus.documents("train"):
             characters.update(document)
         ordered = [END, UNKNOWN, *sorted(characters - {UNKNOWN})]
-        tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(ordered)}, unk_token=UNKNOWN))
+        tokenizer = Tokenizer(
+            models.WordLevel({token: i for i, token in enumerate(ordered)}, unk_token=UNKNOWN)
+        )
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
         return _fast(tokenizer, unk_token=UNKNOWN)
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:
-    """SHA-256 of the serialised backend and the end token, without padding and truncation; the same after saving."""
+    """SHA-256 of the serialised backend and the end token, without padding and truncation; the same
+    after saving.
+    """
     serialised = json.loads(tokenizer.backend_tokenizer.to_str())
     serialised |= {"padding": None, "truncation": None, "eos": tokenizer.eos_token}
     return hashlib.sha256(json.dumps(serialised, sort_keys=True).encode()).hexdigest()

@@ -15,14 +15,21 @@ PLACES, LEVELS = 64, 16  # bins at most
 
 
 class Tally:
-    """Sums over draws that become a `Curve`: one row per bin, columns x, count, nats, variance of the nats."""
+    """Sums over draws that become a `Curve`: one row per bin, columns x, count, nats, variance of
+    the nats.
+    """
 
     def __init__(self, bins: int) -> None:
         self.sums = torch.zeros(bins, 4, dtype=torch.float64)
 
     def add(self, bins: Tensor, x: Tensor, nats: Tensor, variance: Tensor | None = None) -> None:
         """Add values at `bins`; all of the same shape."""
-        columns = [x, torch.ones_like(x), nats, torch.zeros_like(x) if variance is None else variance]
+        columns = [
+            x,
+            torch.ones_like(x),
+            nats,
+            torch.zeros_like(x) if variance is None else variance,
+        ]
         values = torch.stack([column.double().flatten().cpu() for column in columns], -1)
         self.sums.index_add_(0, bins.flatten().cpu(), values)
 
@@ -39,7 +46,9 @@ class Curve:
     def of(sums: Tensor) -> Curve:
         """From the sums of a `Tally`; bins without a value are left out."""
         x, count, nats, variance = sums[sums[:, 1] > 0].T
-        return Curve((x / count).tolist(), (nats / count).tolist(), (variance.sqrt() / count).tolist())
+        return Curve(
+            (x / count).tolist(), (nats / count).tolist(), (variance.sqrt() / count).tolist()
+        )
 
 
 def place_bins(L: int) -> Tensor:
@@ -63,7 +72,10 @@ def figure(curves: dict[str, tuple[Curve, Curve]], title: str) -> Figure:
     for name, pair in curves.items():
         for panel, curve in zip(panels, pair, strict=True):
             panel.plot(curve.x, curve.nats, marker="o", markersize=2.5, linewidth=1, label=name)
-            low, high = ([n + sign * 2 * e for n, e in zip(curve.nats, curve.standard_error, strict=True)] for sign in (-1, 1))
+            low, high = (
+                [n + sign * 2 * e for n, e in zip(curve.nats, curve.standard_error, strict=True)]
+                for sign in (-1, 1)
+            )
             panel.fill_between(curve.x, low, high, alpha=0.2, linewidth=0)
     panels[0].set(xlabel="position i", ylabel="nats per token")
     panels[1].set(xlabel="noise level t")

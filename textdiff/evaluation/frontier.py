@@ -1,4 +1,6 @@
-"""The quality frontier: runs x samplers x hyperschedules, one point each; resumes where it was interrupted."""
+"""The quality frontier: runs x samplers x hyperschedules, one point each; resumes where it was
+interrupted.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..data.corpora import Corpus
-from ..hub import WEIGHTS, sha256, write_json
+from ..files import sha256, write_json
 from ..hyperschedule import Hyperschedule
-from ..model import Model
+from ..model.folder import WEIGHTS
+from ..model.model import Model
 from ..samplers import Sampler
 from ..spec import parse
 from . import mauve_score, quality, texts
@@ -25,7 +28,9 @@ LENGTH_OF_TEXTS = 96
 
 @dataclass(frozen=True)
 class Point:
-    """One combination: a model folder, a sampler and a hyperschedule, as they are written in the file."""
+    """One combination: a model folder, a sampler and a hyperschedule, as they are written in the
+    file.
+    """
 
     run: str
     sampler: str
@@ -34,7 +39,9 @@ class Point:
     @property
     def name(self) -> str:
         """A file name of its own."""
-        return re.sub(r"[^\w.=-]+", "_", f"{Path(self.run).name}-{self.sampler}-{self.hyperschedule}").strip("_")
+        return re.sub(
+            r"[^\w.=-]+", "_", f"{Path(self.run).name}-{self.sampler}-{self.hyperschedule}"
+        ).strip("_")
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,27 @@ class Study:
     @property
     def measuring(self) -> dict[str, Any]:
         """The settings that the measures depend on, beside the samples."""
-        shown = ("judge", "reference", "split", "features", "max_tokens", "buckets", "kmeans_seeds", "dtype")
-        files = {name: _fingerprint(getattr(self, name)) for name in ("judge", "features", "reference")}
+        shown = (
+            "judge",
+            "reference",
+            "split",
+            "features",
+            "max_tokens",
+            "buckets",
+            "kmeans_seeds",
+            "dtype",
+        )
+        files = {
+            name: _fingerprint(getattr(self, name)) for name in ("judge", "features", "reference")
+        }
         return {name: getattr(self, name) for name in shown} | {"sha256": files}
 
 
 @cache
 def _fingerprint(name: str | None) -> str | None:
-    """SHA-256 of a local file, or of the weights in a folder, that this stands for; None for the name of something elsewhere."""
+    """SHA-256 of a local file, or of the weights in a folder, that this stands for; None for the
+    name of something elsewhere.
+    """
     path = Path((name or "").replace(":", "/"))
     if path.is_file():
         return sha256(path)
@@ -98,10 +118,20 @@ def _fingerprint(name: str | None) -> str | None:
 
 def _combinations(groups: Any) -> list[Point]:
     wanted = ("runs", "samplers", "hyperschedules")
-    if not isinstance(groups, list) or not all(isinstance(group, dict) and group.keys() == set(wanted) for group in groups):
+    if not isinstance(groups, list) or not all(
+        isinstance(group, dict) and group.keys() == set(wanted) for group in groups
+    ):
         raise ValueError(f"points: give a list of groups, each with {', '.join(wanted)}")
-    lists = [[[group[name]] if isinstance(group[name], str) else group[name] for name in wanted] for group in groups]
-    return [Point(run, *pair) for runs, samplers, steps in lists for run in runs for pair in _pairs(samplers, steps)]
+    lists = [
+        [[group[name]] if isinstance(group[name], str) else group[name] for name in wanted]
+        for group in groups
+    ]
+    return [
+        Point(run, *pair)
+        for runs, samplers, steps in lists
+        for run in runs
+        for pair in _pairs(samplers, steps)
+    ]
 
 
 def _pairs(samplers: Sequence[str], hyperschedules: Sequence[str]) -> list[tuple[str, str]]:
@@ -122,16 +152,35 @@ def read(path: Path) -> Study:
         raise ValueError(f"{path} cannot be read as YAML: {error}") from None
     known = [field.name for field in fields(Study)]
     if not isinstance(content, dict) or (unknown := sorted(set(content) - set(known))):
-        named = f"does not know {', '.join(unknown)}" if isinstance(content, dict) else "holds no fields"
+        named = (
+            f"does not know {', '.join(unknown)}"
+            if isinstance(content, dict)
+            else "holds no fields"
+        )
         raise ValueError(f"{path} {named}; a frontier file has {', '.join(known)}")
     if missing := [name for name in ("points", "judge", "reference") if not content.get(name)]:
         raise ValueError(f"{path} lacks {', '.join(missing)}")
-    numbers = ("num_samples", "length", "seed", "batch_size", "max_tokens", "buckets", "kmeans_seeds", "judge_batch_size")
-    if wrong := [name for name in numbers if name in content and not isinstance(content[name], int)]:
-        raise ValueError(f"{path}: {', '.join(wrong)} must be whole numbers; leave out a field to have its default")
+    numbers = (
+        "num_samples",
+        "length",
+        "seed",
+        "batch_size",
+        "max_tokens",
+        "buckets",
+        "kmeans_seeds",
+        "judge_batch_size",
+    )
+    if wrong := [
+        name for name in numbers if name in content and not isinstance(content[name], int)
+    ]:
+        raise ValueError(
+            f"{path}: {', '.join(wrong)} must be whole numbers; leave out a field to have its default"
+        )
     points = _combinations(content.pop("points"))
     if len({point.name for point in points}) < len(points):
-        raise ValueError(f"{path} names a point twice, or two runs of one folder name: give every combination once")
+        raise ValueError(
+            f"{path} names a point twice, or two runs of one folder name: give every combination once"
+        )
     for point in points:  # before hours of work, not after
         parse(point.sampler, Sampler)
         parse(point.hyperschedule, Hyperschedule)
@@ -167,7 +216,12 @@ def open_judges(study: Study, corpus: Corpus, device: str) -> Judges:
     maker = open_judge(study.features, device, study.dtype) if study.features else judge
     humans = texts.human(maker, corpus, study.split, 2 * study.num_samples, study.max_tokens)
     same = texts.human(judge, corpus, study.split, study.num_samples, study.max_tokens)
-    return Judges(judge, maker, humans, quality.measure(judge, same, study.max_tokens, batch_size=study.judge_batch_size))
+    return Judges(
+        judge,
+        maker,
+        humans,
+        quality.measure(judge, same, study.max_tokens, batch_size=study.judge_batch_size),
+    )
 
 
 def _stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
@@ -179,47 +233,90 @@ def _stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def settings(study: Study, point: Point, measured: bool) -> dict[str, Any]:
-    """What the samples of a point depend on, and their measures if asked for; a stored file holds only for the same."""
+    """What the samples of a point depend on, and their measures if asked for; a stored file holds
+    only for the same.
+    """
     weights = Path(point.run) / WEIGHTS
     if not weights.is_file():
-        raise ValueError(f"{point.run} is no model folder: paths of runs start from the folder where the command runs")
-    return {**asdict(point), "weights_sha256": sha256(weights), **study.drawing, **(study.measuring if measured else {})}
+        raise ValueError(
+            f"{point.run} is no model folder: paths of runs start from the folder where the command runs"
+        )
+    return {
+        **asdict(point),
+        "weights_sha256": sha256(weights),
+        **study.drawing,
+        **(study.measuring if measured else {}),
+    }
 
 
-def samples(study: Study, point: Point, folder: Path, opened: Callable[[str], Model]) -> dict[str, Any]:
+def samples(
+    study: Study, point: Point, folder: Path, opened: Callable[[str], Model]
+) -> dict[str, Any]:
     """The samples of a point, drawn or read back from `folder`/samples."""
     path, wanted = folder / "samples" / f"{point.name}.json", settings(study, point, measured=False)
     if (found := _stored(path, wanted)) is not None:
         return found
-    schedule, sampler, model = parse(point.hyperschedule, Hyperschedule), parse(point.sampler, Sampler), opened(point.run)
-    drawn = texts.draw(model, Path(point.run), study.num_samples, study.length, schedule, sampler, study.seed, study.batch_size)
+    schedule, sampler, model = (
+        parse(point.hyperschedule, Hyperschedule),
+        parse(point.sampler, Sampler),
+        opened(point.run),
+    )
+    drawn = texts.draw(
+        model,
+        Path(point.run),
+        study.num_samples,
+        study.length,
+        schedule,
+        sampler,
+        study.seed,
+        study.batch_size,
+    )
     drawn |= {"point": wanted, "rho": float(schedule.rho(study.length or model.length))}
     write_json(path, drawn)
     return drawn
 
 
-def measure(study: Study, point: Point, folder: Path, drawn: dict[str, Any], judges: Judges) -> dict[str, Any]:
+def measure(
+    study: Study, point: Point, folder: Path, drawn: dict[str, Any], judges: Judges
+) -> dict[str, Any]:
     """The measures of a point, in `folder`/points."""
     size, cache = study.judge_batch_size, folder / "features"
     found = quality.measure(judges.judge, drawn["samples"], study.max_tokens, batch_size=size)
     mauve = mauve_score.against_humans(
-        judges.features, drawn["samples"], judges.humans, study.max_tokens, study.buckets, study.kmeans_seeds, cache, size
+        judges.features,
+        drawn["samples"],
+        judges.humans,
+        study.max_tokens,
+        study.buckets,
+        study.kmeans_seeds,
+        cache,
+        size,
     )
     known = {key: value for key, value in drawn.items() if key != "samples"}
-    result = known | {"point": settings(study, point, measured=True), "quality": found, "human": judges.human, "mauve": mauve}
+    result = known | {
+        "point": settings(study, point, measured=True),
+        "quality": found,
+        "human": judges.human,
+        "mauve": mauve,
+    }
     write_json(folder / "points" / f"{point.name}.json", result)
     return result
 
 
 def stored(study: Study, folder: Path) -> dict[Point, dict[str, Any] | None]:
     """What is measured already, by point."""
-    return {p: _stored(folder / "points" / f"{p.name}.json", settings(study, p, measured=True)) for p in study.points}
+    return {
+        p: _stored(folder / "points" / f"{p.name}.json", settings(study, p, measured=True))
+        for p in study.points
+    }
 
 
 def row(result: dict[str, Any]) -> dict[str, Any]:
     """A measured point as one flat line: number and error of every measure, cost, and what it was."""
     point, drawn, mauve = result["point"], result["settings"], result["mauve"]
-    measures = {one["name"]: [one["value"], one["standard_error"]] for one in result["quality"]["measures"]}
+    measures = {
+        one["name"]: [one["value"], one["standard_error"]] for one in result["quality"]["measures"]
+    }
     return {
         "run": Path(point["run"]).name,
         "sampler": point["sampler"],
@@ -237,19 +334,42 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
 def human_row(result: dict[str, Any]) -> dict[str, Any]:
     """The human texts in the same form."""
     ceiling = result["mauve"]["human"]
-    measures = {one["name"]: [one["value"], one["standard_error"]] for one in result["human"]["measures"]}
-    return measures | {"MAUVE": [ceiling["mauve"], ceiling["sd"]], "MAUVE*": [ceiling["mauve_star"], ceiling["mauve_star_sd"]]}
+    measures = {
+        one["name"]: [one["value"], one["standard_error"]] for one in result["human"]["measures"]
+    }
+    return measures | {
+        "MAUVE": [ceiling["mauve"], ceiling["sd"]],
+        "MAUVE*": [ceiling["mauve_star"], ceiling["mauve_star_sd"]],
+    }
 
 
-SHOWN = ("gen-PPL (per sequence)", "gen-PPL (corpus)", "token entropy", "distinct-2", "repetition-4", "MAUVE", "MAUVE*")
+SHOWN = (
+    "gen-PPL (per sequence)",
+    "gen-PPL (corpus)",
+    "token entropy",
+    "distinct-2",
+    "repetition-4",
+    "MAUVE",
+    "MAUVE*",
+)
 
 
 def table(rows: Sequence[dict[str, Any]], human: dict[str, Any]) -> Table:
     """All points, and the human texts; errors as `Measure.error` says, for MAUVE the k-means sd."""
     header = ["run", "sampler", "hyperschedule", "rho", "NFE", "s/sample", *SHOWN]
     lines = [
-        [r["run"], r["sampler"], r["hyperschedule"], f"{r['rho']:.3g}", f"{r['nfe']:.0f}", f"{r['seconds_per_sample']:.3f}"]
+        [
+            r["run"],
+            r["sampler"],
+            r["hyperschedule"],
+            f"{r['rho']:.3g}",
+            f"{r['nfe']:.0f}",
+            f"{r['seconds_per_sample']:.3f}",
+        ]
         + [plus_minus(*r[name]) for name in SHOWN]
         for r in rows
     ]
-    return Table(header, [*lines, ["human", "", "", "", "", "", *(plus_minus(*human[name]) for name in SHOWN)]])
+    return Table(
+        header,
+        [*lines, ["human", "", "", "", "", "", *(plus_minus(*human[name]) for name in SHOWN)]],
+    )

@@ -1,4 +1,6 @@
-"""Pictures of a frontier: generative perplexity against entropy, against MAUVE, and quality against seconds; dot size is rho."""
+"""Pictures of a frontier: generative perplexity against entropy, against MAUVE, and quality against
+seconds; dot size is rho.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..pictures import _figure
+from ..figures import _figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,22 +28,56 @@ def _series(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The points of one run, sampler and kind of hyperschedule, by rho."""
     found: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["rho"]):
-        found.setdefault(f"{row['run']}, {row['hyperschedule'].split('(')[0]}, {row['sampler']}", []).append(row)
+        found.setdefault(
+            f"{row['run']}, {row['hyperschedule'].split('(')[0]}, {row['sampler']}", []
+        ).append(row)
     return dict(sorted(found.items()))
 
 
-def _draw(axes: Axes, rows: Sequence[dict[str, Any]], human: dict[str, Any], x: str, y: str) -> None:
-    """One dot a point, with its errors in both directions; points that differ in rho only are joined."""
+def _draw(
+    axes: Axes, rows: Sequence[dict[str, Any]], human: dict[str, Any], x: str, y: str
+) -> None:
+    """One dot a point, with its errors in both directions; points that differ in rho only are
+    joined.
+    """
     for number, (name, points) in enumerate(_series(rows).items()):
         across, up = ([_value(row, one) for row in points] for one in (x, y))
         colour = f"C{number % 10}"
         (xs, dx), (ys, dy) = zip(*across, strict=True), zip(*up, strict=True)
-        axes.errorbar(xs, ys, xerr=dx, yerr=dy, color=colour, linewidth=0.8, elinewidth=0.8, alpha=0.7, zorder=1)
+        axes.errorbar(
+            xs,
+            ys,
+            xerr=dx,
+            yerr=dy,
+            color=colour,
+            linewidth=0.8,
+            elinewidth=0.8,
+            alpha=0.7,
+            zorder=1,
+        )
         size = [20 + 25 * math.sqrt(row["rho"]) * 1.5 for row in points]
-        axes.scatter(xs, ys, s=size, color=colour, marker=MARKERS[number // 10 % len(MARKERS)], label=name, zorder=2)
+        axes.scatter(
+            xs,
+            ys,
+            s=size,
+            color=colour,
+            marker=MARKERS[number // 10 % len(MARKERS)],
+            label=name,
+            zorder=2,
+        )
     if x in human and y in human:
         (hx, ex), (hy, ey) = _value(human, x), _value(human, y)
-        axes.errorbar([hx], [hy], xerr=ex, yerr=ey, color="black", marker="*", markersize=13, linestyle="", label="human")
+        axes.errorbar(
+            [hx],
+            [hy],
+            xerr=ex,
+            yerr=ey,
+            color="black",
+            marker="*",
+            markersize=13,
+            linestyle="",
+            label="human",
+        )
     elif y in human:
         level, error = _value(human, y)
         axes.axhspan(level - error, level + error, color="#bbbbbb", alpha=0.5, zorder=0)
@@ -49,7 +85,9 @@ def _draw(axes: Axes, rows: Sequence[dict[str, Any]], human: dict[str, Any], x: 
     axes.set(xlabel=x, ylabel=y)
 
 
-def against(rows: Sequence[dict[str, Any]], human: dict[str, Any], x: str, y: str, title: str) -> Figure:
+def against(
+    rows: Sequence[dict[str, Any]], human: dict[str, Any], x: str, y: str, title: str
+) -> Figure:
     """One pair of measures; dot area grows with rho."""
     figure = _figure(8, 5.2)
     axes = figure.add_subplot()
@@ -72,12 +110,20 @@ def seconds(rows: Sequence[dict[str, Any]], human: dict[str, Any], title: str) -
 
 
 def _legend(figure: Figure, axes: Axes) -> None:
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7, frameon=False)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=2,
+        fontsize=7,
+        frameon=False,
+    )
 
 
 def pictures(rows: Sequence[dict[str, Any]], human: dict[str, Any]) -> dict[str, Figure]:
     """The paper's two plots and quality against seconds, by file name."""
-    about = "dot area grows with rho, tokens settled per call; bars: bootstrap s.e., MAUVE: k-means sd"
+    about = (
+        "dot area grows with rho, tokens settled per call; bars: bootstrap s.e., MAUVE: k-means sd"
+    )
     return {
         "perplexity_entropy": against(rows, human, "token entropy", PERPLEXITY, about),
         "perplexity_mauve": against(rows, human, "MAUVE", PERPLEXITY, about),

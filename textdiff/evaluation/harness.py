@@ -1,12 +1,16 @@
-"""What a harness asks of a language model: log-likelihoods of continuations and of whole texts, greedy or drawn continuations.
+"""What a harness asks of a language model: log-likelihoods of continuations and of whole texts,
+greedy or drawn continuations.
 
-For an autoregressive model log p is exact. For every other model it is a lower bound, the negative of
+For an autoregressive model log p is exact. For every other model it is a lower bound, the negative
+of
 
-    -log p(continuation | context) <= NELBO over the continuation's tokens, the context's tokens clean in every call,
+    -log p(continuation | context) <= NELBO over the continuation's tokens, the context's tokens
+    clean in every call,
 
-where p is the law of the chain whose context is clamped, the one that `generate` draws from with a prompt: that of the T-step chain
-for block and slide schedules, its limit of many steps for flat ones. It is no bound on the conditional of the model of whole texts,
-which differs where the context would settle together with the continuation. Of two continuations the one with the higher bound need
+where p is the law of the chain whose context is clamped, the one that `generate` draws from with a
+prompt: that of the T-step chain for block and slide schedules, its limit of many steps for flat
+ones. It is no bound on the conditional of the model of whole texts, which differs where the context
+would settle together with the continuation. Of two continuations the one with the higher bound need
 not be the likelier. The estimate is a mean over draws of the noise, with its standard error.
 """
 
@@ -20,14 +24,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..estimator import Batch, bounds, continuous, least_variance, sequence_nats
-from ..generation import denoise
-from ..generation_config import GenerationConfig
-from ..model import Model
+from ..denoiser.prediction import require
+from ..generation.config import GenerationConfig
+from ..generation.engine import denoise
+from ..model.model import Model
 from ..noise import Noise
-from ..prediction import require
+from ..objective import Batch, chain_rule, least_variance
+from ..objective.bounds import bounds, sequence_nats
+from ..objective.estimators import continuous
 from ..samplers import Ancestral, filters
-from . import chain_rule
 
 GREEDY = 1e-4  # the temperature of greedy choices
 
@@ -46,14 +51,18 @@ class Question:
 
     @property
     def number(self) -> int:
-        """Names the question for the noise: a hash of its tokens, so that no answer depends on the other questions."""
+        """Names the question for the noise: a hash of its tokens, so that no answer depends on the
+        other questions.
+        """
         digest = hashlib.sha256(repr((self.context, self.continuation)).encode()).digest()
         return int.from_bytes(digest[:5], "big")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Log p of a continuation in nats, exact (standard error 0) or a lower bound, estimated; `tokens` that were scored."""
+    """Log p of a continuation in nats, exact (standard error 0) or a lower bound, estimated;
+    `tokens` that were scored.
+    """
 
     nats: float
     standard_error: float
@@ -61,7 +70,8 @@ class Answer:
 
 
 def encode(model: Model, context: str, continuation: str) -> Question:
-    """Tokens of both texts together, cut where the context's own tokens end; blanks at its end go to the continuation.
+    """Tokens of both texts together, cut where the context's own tokens end; blanks at its end go
+    to the continuation.
 
     The context loses tokens at its left where both are longer than the training length.
 
@@ -73,18 +83,27 @@ def encode(model: Model, context: str, continuation: str) -> Question:
     cut = len(model.tokenizer.encode(kept, add_special_tokens=False)) if kept else 0
     target = both[cut:]
     if not 1 <= len(target) <= model.length:
-        raise ValueError(f"the continuation {continuation!r} has {len(target)} tokens: 1..{model.length} can be scored")
+        raise ValueError(
+            f"the continuation {continuation!r} has {len(target)} tokens: 1..{model.length} can be scored"
+        )
     return Question(tuple(both[max(0, len(both) - model.length) : cut]), tuple(target))
 
 
 def windows(model: Model, text: str) -> list[Question]:
-    """A text of any length as disjoint pieces of the training length, none of which sees the others."""
+    """A text of any length as disjoint pieces of the training length, none of which sees the
+    others.
+    """
     ids = model.tokenizer.encode(text, add_special_tokens=False)
-    return [Question((), tuple(ids[begin : begin + model.length])) for begin in range(0, len(ids), model.length)]
+    return [
+        Question((), tuple(ids[begin : begin + model.length]))
+        for begin in range(0, len(ids), model.length)
+    ]
 
 
 def is_exact(model: Model) -> bool:
-    """Whether log p is exact: one token a call, from left to right, each from a prior that tells nothing (the chain rule)."""
+    """Whether log p is exact: one token a call, from left to right, each from a prior that tells
+    nothing (the chain rule).
+    """
     return chain_rule.is_exact(model.network, model.process, model.hyperschedule, model.length)
 
 
@@ -92,18 +111,26 @@ def described(model: Model, draws: int) -> str:
     """What the log-likelihoods are."""
     if is_exact(model):
         return "exact log p (chain rule)"
-    chain = "in the limit of many steps" if continuous(model.hyperschedule, model.length) else f"of {model.hyperschedule.T} steps"
+    chain = (
+        "in the limit of many steps"
+        if continuous(model.hyperschedule, model.length)
+        else f"of {model.hyperschedule.T} steps"
+    )
     return f"lower bound on log p of the chain {chain} with clamped context: -NELBO, mean of {draws} draws of the noise"
 
 
 @torch.no_grad()
 def log_likelihoods(
-    model: Model, questions: Sequence[Question], draws: int = 16, seed: int = 0, batch_size: int = 32
+    model: Model,
+    questions: Sequence[Question],
+    draws: int = 16,
+    seed: int = 0,
+    batch_size: int = 32,
 ) -> list[Answer]:
     """Log p of every continuation given its context; see the top of this page for what it is.
 
-    Half of the draws of a question are independent of the other half: the standard error is half their difference, which is rough for
-    one question and right in the mean over many.
+    Half of the draws of a question are independent of the other half: the standard error is half
+    their difference, which is rough for one question and right in the mean over many.
 
     Args:
         model: the model, under its own hyperschedule.
@@ -116,7 +143,9 @@ def log_likelihoods(
         ValueError: if `draws` is odd or below 2.
     """
     if draws < 2 or draws % 2:
-        raise ValueError(f"draws must be even and >= 2, got {draws}: two halves give the standard error")
+        raise ValueError(
+            f"draws must be even and >= 2, got {draws}: two halves give the standard error"
+        )
     exact, answers = is_exact(model), {}
     by_length: dict[int, list[Question]] = {}
     for question in dict.fromkeys(questions):
@@ -125,10 +154,15 @@ def log_likelihoods(
         for begin in range(0, len(same), batch_size):
             part = same[begin : begin + batch_size]
             halves = torch.stack(
-                [_mean(model, part, half, 1 if exact else draws // 2, seed) for half in range(1 if exact else 2)]
+                [
+                    _mean(model, part, half, 1 if exact else draws // 2, seed)
+                    for half in range(1 if exact else 2)
+                ]
             )
             errors = (halves[0] - halves[-1]).abs() / 2
-            for question, nats, error in zip(part, halves.mean(0).tolist(), errors.tolist(), strict=True):
+            for question, nats, error in zip(
+                part, halves.mean(0).tolist(), errors.tolist(), strict=True
+            ):
                 answers[question] = Answer(-nats, error, len(question.continuation))
     return [answers[question] for question in questions]
 
@@ -142,12 +176,16 @@ def _mean(model: Model, part: list[Question], half: int, draws: int, seed: int) 
     process, objective = bounds(model.process, model.prediction)["nelbo"]
     # The bound is that of the schedule at the model's own length, however short the question.
     steps = not continuous(model.hyperschedule, model.length)
-    estimator = least_variance(process, model.hyperschedule, ids.shape[-1], steps, model.network.conditioned)
+    estimator = least_variance(
+        process, model.hyperschedule, ids.shape[-1], steps, model.network.conditioned
+    )
     total = torch.zeros(len(part), dtype=torch.float64, device=model.device)
     for draw in range(draws):
         batch = Batch(ids, example, example * draws + draw, key=half, given=given)
         noise = Noise(seed, example, step=half * draws + draw)
-        total += sequence_nats(model.network, batch, process, model.hyperschedule, objective, estimator, noise).sum(-1)
+        total += sequence_nats(
+            model.network, batch, process, model.hyperschedule, objective, estimator, noise
+        ).sum(-1)
     return total.cpu() / draws
 
 
@@ -158,14 +196,18 @@ def greedy(model: Model, question: Question, seed: int = 0) -> bool:
     given = torch.tensor([[*question.context, *[N] * count]], device=model.device)
     noise = Noise(seed, torch.tensor([question.number], device=model.device))
     cold = filters.temperature(GREEDY)
-    done = denoise(model.network, model.process, model.hyperschedule, Ancestral(), noise, given, cold)
+    done = denoise(
+        model.network, model.process, model.hyperschedule, Ancestral(), noise, given, cold
+    )
     return tuple(done.ids[0, len(question.context) :].tolist()) == question.continuation
 
 
 def total(answers: Sequence[Answer]) -> Answer:
     """Log p of the pieces of one text together."""
     error = math.sqrt(sum(answer.standard_error**2 for answer in answers))
-    return Answer(sum(answer.nats for answer in answers), error, sum(answer.tokens for answer in answers))
+    return Answer(
+        sum(answer.nats for answer in answers), error, sum(answer.tokens for answer in answers)
+    )
 
 
 def continuations(
@@ -177,14 +219,18 @@ def continuations(
     seed: int = 0,
     batch_size: int = 16,
 ) -> list[str]:
-    """Text drawn after each context, in sequences of the training length: at most `most` tokens, up to the first of `until`.
+    """Text drawn after each context, in sequences of the training length: at most `most` tokens, up
+    to the first of `until`.
 
     A context keeps its last tokens, so that `most` fit behind it.
     """
     ids = [model.encode(context).tolist()[-(model.length - most) :] for context in contexts]
     prompts = [model.decode(torch.tensor(row, dtype=torch.int64)) for row in ids]
     samples = model.generate(
-        prompts, GenerationConfig(max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size)
+        prompts,
+        GenerationConfig(
+            max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size
+        ),
     )
     found = []
     for row, prompt in zip(samples.ids, prompts, strict=True):

@@ -1,4 +1,6 @@
-"""textdiff models in lm-evaluation-harness (extra `harness`): `simple_evaluate(model=TextdiffLM(model), tasks=[...])`."""
+"""textdiff models in lm-evaluation-harness (extra `harness`):
+`simple_evaluate(model=TextdiffLM(model), tasks=[...])`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
-from ..hub import load
-from ..model import Model
+from ..model.folder import load
+from ..model.model import Model
 from . import harness
 from .harness import Answer
 
@@ -22,11 +24,13 @@ GENERATION = {"until", "max_gen_toks", "do_sample", "temperature"}
 
 @register_model("textdiff")
 class TextdiffLM(LM):
-    """All three requests of the harness; what the log-likelihoods are says `textdiff.evaluation.harness`.
+    """All three requests of the harness; what the log-likelihoods are says
+    `textdiff.evaluation.harness`.
 
     Args:
         run: a model, or its folder.
-        draws: noisy versions of each request, even; log p of an autoregressive model is exact and takes one.
+        draws: noisy versions of each request, even; log p of an autoregressive model is exact and
+            takes one.
         seed: key of all draws.
         batch_size: requests per network call; changes no result.
         device: where the network runs, for a folder.
@@ -43,7 +47,9 @@ class TextdiffLM(LM):
     ) -> None:
         super().__init__()
         if left := {name: value for name, value in unused.items() if value is not None}:
-            raise ValueError(f"TextdiffLM takes no {', '.join(left)}; it takes run, draws, seed, batch_size and device")
+            raise ValueError(
+                f"TextdiffLM takes no {', '.join(left)}; it takes run, draws, seed, batch_size and device"
+            )
         self.model = run if isinstance(run, Model) else load(run)
         if device is not None:
             self.model.network.to(device)  # type: ignore[attr-defined]
@@ -53,16 +59,23 @@ class TextdiffLM(LM):
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Log p of each continuation given its context, nats, and whether it is the greedy one."""
         questions = [harness.encode(self.model, *request.args) for request in requests]
-        answers = harness.log_likelihoods(self.model, questions, self.draws, self.seed, self.batch_size)
+        answers = harness.log_likelihoods(
+            self.model, questions, self.draws, self.seed, self.batch_size
+        )
         self.answers += answers
-        greedy = [harness.greedy(self.model, question, self.seed) for question in tqdm(questions, desc="greedy", disable=None)]
+        greedy = [
+            harness.greedy(self.model, question, self.seed)
+            for question in tqdm(questions, desc="greedy", disable=None)
+        ]
         return [(answer.nats, chosen) for answer, chosen in zip(answers, greedy, strict=True)]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Log p of each whole text, nats: the sum over disjoint windows of the training length."""
         pieces = [harness.windows(self.model, request.args[0]) for request in requests]
         flat = [question for windows in pieces for question in windows]
-        answers = iter(harness.log_likelihoods(self.model, flat, self.draws, self.seed, self.batch_size))
+        answers = iter(
+            harness.log_likelihoods(self.model, flat, self.draws, self.seed, self.batch_size)
+        )
         totals = [harness.total([next(answers) for _ in windows]) for windows in pieces]
         self.answers += totals
         return [answer.nats for answer in totals]
@@ -75,7 +88,9 @@ class TextdiffLM(LM):
             groups.setdefault(self._wanted(request.args[1]), []).append(number)
         for (until, most, temperature), numbers in groups.items():
             contexts = [requests[number].args[0] for number in numbers]
-            texts = harness.continuations(self.model, contexts, most, until, temperature, self.seed, self.batch_size)
+            texts = harness.continuations(
+                self.model, contexts, most, until, temperature, self.seed, self.batch_size
+            )
             for number, text in zip(numbers, texts, strict=True):
                 found[number] = text
         return found
@@ -89,7 +104,8 @@ class TextdiffLM(LM):
         most, limit = options.get("max_gen_toks") or self.model.length // 2, self.model.length - 1
         if most > limit:
             warnings.warn(
-                f"max_gen_toks {most} leaves no context of the {limit + 1} tokens of training: drawing {limit}", stacklevel=2
+                f"max_gen_toks {most} leaves no context of the {limit + 1} tokens of training: drawing {limit}",
+                stacklevel=2,
             )
         drawn = options.get("do_sample", True) and options.get("temperature", 0.0) > 0
         return (
@@ -99,7 +115,9 @@ class TextdiffLM(LM):
         )
 
     def summary(self) -> dict[str, Any]:
-        """What the log-likelihoods are, and the error of the noise: root mean square over the requests, nats."""
+        """What the log-likelihoods are, and the error of the noise: root mean square over the
+        requests, nats.
+        """
         errors = [answer.standard_error**2 for answer in self.answers]
         return {
             "likelihood": harness.described(self.model, self.draws),

@@ -1,4 +1,6 @@
-"""Judges: a causal language model scores texts, and it or a sentence encoder turns them into features for MAUVE."""
+"""Judges: a causal language model scores texts, and it or a sentence encoder turns them into
+features for MAUVE.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +54,9 @@ class Judge:
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 over names and values of all weights: what the numbers depend on, wherever the files came from."""
+        """SHA-256 over names and values of all weights: what the numbers depend on, wherever the
+        files came from.
+        """
         digest = hashlib.sha256()
         for name, weight in self.network.state_dict().items():
             digest.update(name.encode())
@@ -62,50 +66,77 @@ class Judge:
     def as_dict(self) -> dict[str, str]:
         """Name, weights and precision, for JSON."""
         kind = "causal language model" if self.causal else "encoder"
-        return {"name": Path(self.name).name, "kind": kind, "weights_sha256": self.sha256, "dtype": str(self.network.dtype)[6:]}
+        return {
+            "name": Path(self.name).name,
+            "kind": kind,
+            "weights_sha256": self.sha256,
+            "dtype": str(self.network.dtype)[6:],
+        }
 
     def encode(self, texts: Sequence[str], max_tokens: int | None) -> tuple[list[list[int]], int]:
-        """The first `max_tokens` tokens of each text (None: all), without special tokens, and how many texts were cut.
+        """The first `max_tokens` tokens of each text (None: all), without special tokens, and how
+        many texts were cut.
 
         Raises:
             ValueError: if this is more than the network's context.
         """
-        ids = [self.tokenizer.encode(text, add_special_tokens=False, verbose=False) for text in texts]
+        ids = [
+            self.tokenizer.encode(text, add_special_tokens=False, verbose=False) for text in texts
+        ]
         longest = max(map(len, ids), default=0)
         asked = longest if max_tokens is None else max_tokens
         most = getattr(self.network.config, "max_position_embeddings", asked)
         if not 0 <= asked <= most:
-            raise ValueError(f"{self.name} reads up to {most} tokens, not {asked}: choose a maximum within this range")
+            raise ValueError(
+                f"{self.name} reads up to {most} tokens, not {asked}: choose a maximum within this range"
+            )
         return [row[:asked] for row in ids], sum(len(row) > asked for row in ids)
 
-    def _batches(self, ids: list[list[int]], batch_size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Rows of like length together: (their numbers, ids [B, R] padded at the right, mask [B, R])."""
+    def _batches(
+        self, ids: list[list[int]], batch_size: int
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Rows of like length together: (their numbers, ids [B, R] padded at the right, mask [B,
+        R]).
+        """
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         for begin in range(0, len(order), batch_size):
             rows = order[begin : begin + batch_size]
             lengths = torch.tensor([len(ids[row]) for row in rows])
             mask = torch.arange(int(lengths.max())) < lengths[:, None]
             table = torch.zeros(mask.shape, dtype=torch.int64)
-            table[mask] = torch.tensor([token for row in rows for token in ids[row]], dtype=torch.int64)
+            table[mask] = torch.tensor(
+                [token for row in rows for token in ids[row]], dtype=torch.int64
+            )
             yield rows, table.to(self.network.device), mask.to(self.network.device)
 
     @torch.no_grad()
-    def score(self, texts: Sequence[str], max_tokens: int | None = None, bos: bool = False, batch_size: int = 8) -> Scores:
+    def score(
+        self,
+        texts: Sequence[str],
+        max_tokens: int | None = None,
+        bos: bool = False,
+        batch_size: int = 8,
+    ) -> Scores:
         """-log p of each text under the judge, in nats.
 
         Args:
             texts: the texts; tokenised anew by the judge, without special tokens.
             max_tokens: only so many tokens of each text are read; None: all.
-            bos: put the judge's BOS in front and score every token; otherwise the first token is context only, as in the field.
+            bos: put the judge's BOS in front and score every token; otherwise the first token is
+                context only, as in the field.
             batch_size: texts per network call.
 
         Raises:
             ValueError: if this is no causal language model, has no BOS, or a text does not fit.
         """
         if not self.causal:
-            raise ValueError(f"{self.name} is an encoder and gives no likelihood: choose a causal language model as the judge")
+            raise ValueError(
+                f"{self.name} is an encoder and gives no likelihood: choose a causal language model as the judge"
+            )
         if bos and self.tokenizer.bos_token_id is None:
-            raise ValueError(f"the tokenizer of {self.name} has no BOS: score without it, the first token is context then")
+            raise ValueError(
+                f"the tokenizer of {self.name} has no BOS: score without it, the first token is context then"
+            )
         ids, truncated = self.encode(texts, max_tokens)
         front = [self.tokenizer.bos_token_id] if bos else []
         scored = torch.tensor([max(len(front) + len(row) - 1, 0) for row in ids])
@@ -113,15 +144,20 @@ class Judge:
         kept = scored.nonzero().flatten().tolist()
         for rows, table, mask in self._batches([front + ids[row] for row in kept], batch_size):
             logits = self.network(input_ids=table, attention_mask=mask.long()).logits[:, :-1]
-            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), table[:, 1:].flatten(), reduction="none")
-            nats[[kept[row] for row in rows]] = (loss.double().view(len(rows), -1) * mask[:, 1:]).sum(-1).cpu()
+            loss = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1).float(), table[:, 1:].flatten(), reduction="none"
+            )
+            nats[[kept[row] for row in rows]] = (
+                (loss.double().view(len(rows), -1) * mask[:, 1:]).sum(-1).cpu()
+            )
         return Scores(nats, scored, ids, truncated)
 
     @torch.no_grad()
     def features(self, texts: Sequence[str], max_tokens: int, batch_size: int = 8) -> Tensor:
         """Features [n, D] float32 of each text's first `max_tokens` tokens.
 
-        Of a causal model the last token's hidden state, of an encoder the mean over tokens (with its own marks around them).
+        Of a causal model the last token's hidden state, of an encoder the mean over tokens (with
+        its own marks around them).
 
         Raises:
             ValueError: if a text is empty, or the length out of range.
@@ -136,7 +172,9 @@ class Judge:
             ids = [self.tokenizer.encode(text, truncation=True, max_length=most) for text in texts]
         found: list[Tensor] = [torch.empty(0)] * len(ids)
         for rows, table, mask in self._batches(ids, batch_size):
-            hidden = self.network.base_model(input_ids=table, attention_mask=mask.long()).last_hidden_state.float()
+            hidden = self.network.base_model(
+                input_ids=table, attention_mask=mask.long()
+            ).last_hidden_state.float()
             if self.causal:
                 pooled = hidden[torch.arange(len(rows), device=hidden.device), mask.sum(-1) - 1]
             else:
@@ -147,7 +185,8 @@ class Judge:
 
 
 def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
-    """Open a judge: an id of the Hugging Face Hub, a folder, or a GGUF file as `folder:file.gguf` or `id:file.gguf`.
+    """Open a judge: an id of the Hugging Face Hub, a folder, or a GGUF file as `folder:file.gguf`
+    or `id:file.gguf`.
 
     Raises:
         ValueError: if it cannot be opened, or the precision is unknown.

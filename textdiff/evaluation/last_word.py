@@ -1,4 +1,6 @@
-"""Last-word prediction (LAMBADA): is every token of a passage's last word right, at the known number of tokens?"""
+"""Last-word prediction (LAMBADA): is every token of a passage's last word right, at the known
+number of tokens?
+"""
 
 from __future__ import annotations
 
@@ -10,25 +12,28 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..family import Process
-from ..generation import denoise
+from ..denoiser.prediction import require
+from ..generation.engine import denoise
 from ..hyperschedule import Hyperschedule
-from ..model import Model
+from ..model.model import Model
 from ..noise import Noise
-from ..prediction import require
-from ..samplers import Sampler
-from ..samplers.filters import Filter, identity
+from ..process import Process
+from ..samplers import Filter, Sampler
+from ..samplers.filters import identity
 from . import ranks
 
 
 @dataclass(frozen=True)
 class _Greedy(Sampler):
-    """Each call gives its argmax to the most certain free token of its window, and to all that the schedule settles in it.
+    """Each call gives its argmax to the most certain free token of its window, and to all that the
+    schedule settles in it.
 
     Autoregression: the argmax of each token in turn. No draw is made and no bound describes it.
     """
 
-    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def rows(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         """Every free token of the window."""
         return t > s
 
@@ -45,11 +50,16 @@ class _Greedy(Sampler):
     ) -> tuple[Tensor, Tensor]:
         """Fill them; the others stay as they are."""
         best, token = warp(logits).double().log_softmax(-1).max(-1)
-        certainty = torch.full(z.shape, -math.inf, dtype=torch.float64, device=z.device).masked_scatter(rows, best)
-        # Rounding errors depend on the batch: of what agrees to four decimals the left one is taken.
+        certainty = torch.full(
+            z.shape, -math.inf, dtype=torch.float64, device=z.device
+        ).masked_scatter(rows, best)
+        # Rounding errors depend on the batch: of what agrees to four decimals the left one is
+        # taken.
         first = certainty.mul(1e4).round().argsort(dim=-1, descending=True, stable=True)[:, :1]
         filled = rows & (torch.zeros_like(rows).scatter(-1, first, True) | (s == 0))
-        return torch.where(filled, z.masked_scatter(rows, token), z), torch.where(filled, 0.0, torch.where(rows, s, t))
+        return torch.where(filled, z.masked_scatter(rows, token), z), torch.where(
+            filled, 0.0, torch.where(rows, s, t)
+        )
 
 
 @dataclass(frozen=True)
@@ -72,13 +82,16 @@ class Accuracy:
 
 
 def cut(tokenizer: PreTrainedTokenizerBase, passage: str, length: int) -> tuple[list[int], int]:
-    """The tokens of a passage, at most the last `length`, and how many of them are the last word with the space before it.
+    """The tokens of a passage, at most the last `length`, and how many of them are the last word
+    with the space before it.
 
     Raises:
         ValueError: if the passage is a single word, or its last word has `length` tokens or more.
     """
     context, space, word = passage.rstrip().rpartition(" ")
-    before, last = (tokenizer.encode(part, add_special_tokens=False) for part in (context, space + word))
+    before, last = (
+        tokenizer.encode(part, add_special_tokens=False) for part in (context, space + word)
+    )
     if not before or len(last) >= length:
         raise ValueError(f"no last word to predict in rows of {length} tokens: {passage[-80:]!r}")
     return [*before[len(last) - length :], *last], len(last)
@@ -93,10 +106,12 @@ def last_word(
     batch_size: int = 16,
     on_batch: Callable[[int], object] = lambda done: None,
 ) -> Accuracy:
-    """Fill the last word of each passage under `_Greedy`, given the words before it and its number of tokens.
+    """Fill the last word of each passage under `_Greedy`, given the words before it and its number
+    of tokens.
 
-    Right is a word of which every token is right. It is the same for every model: autoregressive ones fill from left to right, others
-    in the order of their certainty as far as their hyperschedule leaves it open. The result does not depend on the batch size; under
+    Right is a word of which every token is right. It is the same for every model: autoregressive
+    ones fill from left to right, others in the order of their certainty as far as their
+    hyperschedule leaves it open. The result does not depend on the batch size; under
     `torch.distributed` each process fills its share.
 
     Args:

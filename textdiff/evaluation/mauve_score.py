@@ -1,4 +1,6 @@
-"""MAUVE between two sets of texts from features that we compute, over several k-means seeds, with a human-against-human ceiling."""
+"""MAUVE between two sets of texts from features that we compute, over several k-means seeds, with a
+human-against-human ceiling.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +29,10 @@ class Score:
 
     Args:
         mauve: mean over the seeds, in (0, 1]; 1 where the two sets cannot be told apart.
-        sd: standard deviation over the seeds: noise of the clustering, not of the draw of the texts.
-        star: mean of MAUVE*, from Krichevsky-Trofimov smoothed histograms: less biased at few samples.
+        sd: standard deviation over the seeds: noise of the clustering, not of the draw of the
+            texts.
+        star: mean of MAUVE*, from Krichevsky-Trofimov smoothed histograms: less biased at few
+            samples.
         star_sd: its standard deviation over the seeds.
     """
 
@@ -38,15 +42,25 @@ class Score:
     star_sd: float
 
 
-def features(judge: Judge, texts: Sequence[str], max_tokens: int, cache: Path | None = None, batch_size: int = 8) -> Tensor:
-    """`judge.features`, computed once per (judge, texts, length) and kept in the folder `cache`, if there is one."""
+def features(
+    judge: Judge,
+    texts: Sequence[str],
+    max_tokens: int,
+    cache: Path | None = None,
+    batch_size: int = 8,
+) -> Tensor:
+    """`judge.features`, computed once per (judge, texts, length) and kept in the folder `cache`, if
+    there is one.
+    """
     if cache is None:
         return judge.features(texts, max_tokens, batch_size)
     key = json.dumps([judge.sha256, str(judge.network.dtype), max_tokens, list(texts)])
     place = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
     if not place.exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache) as aside:  # written aside and renamed: whole or not there
+        with tempfile.TemporaryDirectory(
+            dir=cache
+        ) as aside:  # written aside and renamed: whole or not there
             torch.save(judge.features(texts, max_tokens, batch_size), Path(aside) / "features.pt")
             os.replace(Path(aside) / "features.pt", place)
     return torch.load(place, weights_only=True)
@@ -60,9 +74,13 @@ def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
     """
     buckets = max(2, n // 10) if buckets is None else buckets
     if seeds < KMEANS_SEEDS:
-        raise ValueError(f"{seeds} k-means seeds are too few: MAUVE varies with the seed, take at least {KMEANS_SEEDS}")
+        raise ValueError(
+            f"{seeds} k-means seeds are too few: MAUVE varies with the seed, take at least {KMEANS_SEEDS}"
+        )
     if buckets < 2 or n < 2 * buckets:
-        raise ValueError(f"{n} samples are too few for {buckets} buckets: take at least 2 buckets and 2 samples for each")
+        raise ValueError(
+            f"{n} samples are too few for {buckets} buckets: take at least 2 buckets and 2 samples for each"
+        )
     if n < ADVISED:
         warnings.warn(
             f"MAUVE of {n} samples in {buckets} buckets is biased and only good for comparison at the same numbers: "
@@ -73,7 +91,9 @@ def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
 
 
 def _area(found: Any, name: str) -> float:
-    """MAUVE of one clustering: 1 for equal histograms, where mauve-text 0.4.0 sorts points of equal abscissa and may give 0.75."""
+    """MAUVE of one clustering: 1 for equal histograms, where mauve-text 0.4.0 sorts points of equal
+    abscissa and may give 0.75.
+    """
     return 1.0 if abs(found.p_hist - found.q_hist).max() < 1e-9 else float(getattr(found, name))
 
 
@@ -92,13 +112,24 @@ def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Scor
         import faiss
         from mauve import compute_mauve
     except ImportError as error:
-        raise ValueError(f"MAUVE needs mauve-text ({error}): pip install 'textdiff[eval]'") from None
+        raise ValueError(
+            f"MAUVE needs mauve-text ({error}): pip install 'textdiff[eval]'"
+        ) from None
     faiss.omp_set_num_threads(1)  # on small sets threads only get in each other's way
     found = [
-        compute_mauve(p_features=p.numpy(), q_features=q.numpy(), num_buckets=buckets, seed=seed, verbose=False)
+        compute_mauve(
+            p_features=p.numpy(),
+            q_features=q.numpy(),
+            num_buckets=buckets,
+            seed=seed,
+            verbose=False,
+        )
         for seed in range(seeds)
     ]
-    plain, star = (torch.tensor([_area(one, name) for one in found]).double() for name in ("mauve", "mauve_star"))
+    plain, star = (
+        torch.tensor([_area(one, name) for one in found]).double()
+        for name in ("mauve", "mauve_star")
+    )
     if not (plain.isfinite().all() and star.isfinite().all()):
         raise ValueError(
             f"MAUVE of {len(p)} and {len(q)} texts in {buckets} buckets is not a number: take fewer buckets or more texts"
@@ -121,7 +152,8 @@ def against_humans(
     Args:
         judge: makes the features.
         texts: n samples; their first `max_tokens` tokens count.
-        humans: 2n texts of `max_tokens` tokens; the first n are the reference, the others the ceiling.
+        humans: 2n texts of `max_tokens` tokens; the first n are the reference, the others the
+            ceiling.
         max_tokens: text length, in tokens of the judge.
         buckets: default: n/10, as in mauve-text.
         seeds: k-means seeds, at least 5.
@@ -134,7 +166,9 @@ def against_humans(
     n = len(texts)
     buckets = checked_buckets(n, buckets, seeds)
     if len(humans) != 2 * n:
-        raise ValueError(f"{n} samples need {2 * n} human texts, reference and ceiling, got {len(humans)}")
+        raise ValueError(
+            f"{n} samples need {2 * n} human texts, reference and ceiling, got {len(humans)}"
+        )
     lengths = [len(ids) for ids in judge.encode(texts, max_tokens)[0]]
     if (shorter := sum(length < max_tokens for length in lengths)) > n / 20:
         fitting = sorted(lengths)[n // 20]
@@ -143,14 +177,25 @@ def against_humans(
             f"choose a text length of at most {fitting}",
             stacklevel=2,
         )
-    samples, human = features(judge, texts, max_tokens, cache, batch_size), features(judge, humans, max_tokens, cache, batch_size)
-    found, ceiling = mauve(human[:n], samples, buckets, seeds), mauve(human[:n], human[n:], buckets, seeds)
+    samples, human = (
+        features(judge, texts, max_tokens, cache, batch_size),
+        features(judge, humans, max_tokens, cache, batch_size),
+    )
+    found, ceiling = (
+        mauve(human[:n], samples, buckets, seeds),
+        mauve(human[:n], human[n:], buckets, seeds),
+    )
     return {
         "mauve": found.mauve,
         "sd": found.sd,
         "mauve_star": found.star,
         "mauve_star_sd": found.star_sd,
-        "human": {"mauve": ceiling.mauve, "sd": ceiling.sd, "mauve_star": ceiling.star, "mauve_star_sd": ceiling.star_sd},
+        "human": {
+            "mauve": ceiling.mauve,
+            "sd": ceiling.sd,
+            "mauve_star": ceiling.star,
+            "mauve_star_sd": ceiling.star_sd,
+        },
         "samples": n,
         "shorter_samples": shorter,
         "text_length": max_tokens,

@@ -10,23 +10,30 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..hub import CONFIG, sha256, weights_sha256
-from ..model import Model
-from ..source import Source, find
+from ..files import sha256
+from ..model.folder import CONFIG, weights_sha256
+from ..model.model import Model
+from ..model.source import Source, find
 from ..spec import describe
 
 PACKAGES = ("torch", "transformers", "lightning", "datasets", "tokenizers", "numpy")
 
 
 def _git_revision() -> str | None:
-    """The commit of textdiff's own checkout, with a + if it is changed; None if it is installed from a wheel."""
+    """The commit of textdiff's own checkout, with a + if it is changed; None if it is installed
+    from a wheel.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *words], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:  # the repository of somebody's virtual environment
+        if (
+            Path(git("rev-parse", "--show-toplevel")).resolve() != root
+        ):  # the repository of somebody's virtual environment
             return None
         return git("describe", "--always", "--dirty=+", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):

@@ -1,4 +1,6 @@
-"""Quality of samples: generative perplexity, always beside entropy, distinct n-grams and repetition, with standard errors."""
+"""Quality of samples: generative perplexity, always beside entropy, distinct n-grams and
+repetition, with standard errors.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,11 @@ class Measure:
     definition: str
 
 
-def bootstrap(columns: Tensor, statistic: Callable[[Tensor], Tensor], seed: int = 0) -> tuple[float, float]:
-    """A statistic of column sums over samples, and its bootstrap standard error (1,000 resamples of the samples).
+def bootstrap(
+    columns: Tensor, statistic: Callable[[Tensor], Tensor], seed: int = 0
+) -> tuple[float, float]:
+    """A statistic of column sums over samples, and its bootstrap standard error (1,000 resamples of
+    the samples).
 
     Args:
         columns: [n, C] float64, one row a sample.
@@ -53,11 +58,14 @@ def bootstrap(columns: Tensor, statistic: Callable[[Tensor], Tensor], seed: int 
 
 
 def _mean(values: Tensor) -> tuple[float, float]:
-    return bootstrap(torch.stack([values, torch.ones_like(values)], -1), lambda sums: sums[..., 0] / sums[..., 1])
+    return bootstrap(
+        torch.stack([values, torch.ones_like(values)], -1), lambda sums: sums[..., 0] / sums[..., 1]
+    )
 
 
 def perplexities(scores: Scores) -> list[Measure]:
-    """Both definitions of generative perplexity that are in use; texts of which nothing can be scored are left out of both.
+    """Both definitions of generative perplexity that are in use; texts of which nothing can be
+    scored are left out of both.
 
     Raises:
         ValueError: if fewer than two texts can be scored.
@@ -68,16 +76,30 @@ def perplexities(scores: Scores) -> list[Measure]:
             f"{int(kept.sum())} of {len(kept)} texts can be scored: generative perplexity needs two of 2 tokens or more"
         )
     nats, tokens = scores.nats[kept], scores.scored[kept].double()
-    corpus = bootstrap(torch.stack([nats, tokens], -1), lambda sums: (sums[..., 0] / sums[..., 1]).exp())
+    corpus = bootstrap(
+        torch.stack([nats, tokens], -1), lambda sums: (sums[..., 0] / sums[..., 1]).exp()
+    )
     each = _mean((nats / tokens).exp())
     return [
-        Measure("gen-PPL (per sequence)", *each, "bootstrap", "mean over texts of exp(nats per token of the text): SEDD, HDLM"),
-        Measure("gen-PPL (corpus)", *corpus, "bootstrap", "exp(nats of all texts / tokens of all texts): MDLM, BD3-LM"),
+        Measure(
+            "gen-PPL (per sequence)",
+            *each,
+            "bootstrap",
+            "mean over texts of exp(nats per token of the text): SEDD, HDLM",
+        ),
+        Measure(
+            "gen-PPL (corpus)",
+            *corpus,
+            "bootstrap",
+            "exp(nats of all texts / tokens of all texts): MDLM, BD3-LM",
+        ),
     ]
 
 
 def token_entropy(ids: Sequence[int]) -> float:
-    """Entropy in nats of the distribution of a text's own tokens: low where a text repeats itself, at most log(length)."""
+    """Entropy in nats of the distribution of a text's own tokens: low where a text repeats itself,
+    at most log(length).
+    """
     return -sum(count / len(ids) * math.log(count / len(ids)) for count in Counter(ids).values())
 
 
@@ -87,28 +109,44 @@ def ngrams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
 
 
 def distinct(texts: Sequence[Sequence[int]], n: int) -> Measure:
-    """Distinct n-grams of all texts over all their n-grams; falls with the number of texts, so compare at equal numbers.
+    """Distinct n-grams of all texts over all their n-grams; falls with the number of texts, so
+    compare at equal numbers.
 
-    The standard error is the jackknife's: without text i the distinct n-grams are those that not only i has.
+    The standard error is the jackknife's: without text i the distinct n-grams are those that not
+    only i has.
     """
     each = [ngrams(ids, n) for ids in texts]
     where = Counter(gram for grams in each for gram in set(grams))
     total, kinds = sum(map(len, each)), len(where)
     own = [sum(where[gram] == 1 for gram in set(grams)) for grams in each]
     left = torch.tensor(
-        [(kinds - o) / max(total - len(grams), 1) for o, grams in zip(own, each, strict=True)], dtype=torch.float64
+        [(kinds - o) / max(total - len(grams), 1) for o, grams in zip(own, each, strict=True)],
+        dtype=torch.float64,
     )
     error = math.sqrt((len(left) - 1) * float(left.var(correction=0)))
     return Measure(
-        f"distinct-{n}", kinds / max(total, 1), error, "jackknife", f"distinct {n}-grams of all texts / all their {n}-grams"
+        f"distinct-{n}",
+        kinds / max(total, 1),
+        error,
+        "jackknife",
+        f"distinct {n}-grams of all texts / all their {n}-grams",
     )
 
 
 def repetition(texts: Sequence[Sequence[int]], n: int) -> Measure:
-    """Mean over texts of 1 - distinct n-grams / n-grams: the share of a text's n-grams that it has said before."""
-    shares = [1 - len(set(grams)) / len(grams) if (grams := ngrams(ids, n)) else 0.0 for ids in texts]
+    """Mean over texts of 1 - distinct n-grams / n-grams: the share of a text's n-grams that it has
+    said before.
+    """
+    shares = [
+        1 - len(set(grams)) / len(grams) if (grams := ngrams(ids, n)) else 0.0 for ids in texts
+    ]
     found = _mean(torch.tensor(shares, dtype=torch.float64))
-    return Measure(f"repetition-{n}", *found, "bootstrap", f"mean over texts of 1 - distinct {n}-grams / {n}-grams of the text")
+    return Measure(
+        f"repetition-{n}",
+        *found,
+        "bootstrap",
+        f"mean over texts of 1 - distinct {n}-grams / {n}-grams of the text",
+    )
 
 
 def diversity(texts: Sequence[Sequence[int]]) -> list[Measure]:
@@ -128,8 +166,15 @@ def diversity(texts: Sequence[Sequence[int]]) -> list[Measure]:
     ]
 
 
-def measure(judge: Judge, texts: Sequence[str], max_tokens: int | None, bos: bool = False, batch_size: int = 8) -> dict[str, Any]:
-    """Every measure of a set of texts under a judge, as plain values with the rules they were found by.
+def measure(
+    judge: Judge,
+    texts: Sequence[str],
+    max_tokens: int | None,
+    bos: bool = False,
+    batch_size: int = 8,
+) -> dict[str, Any]:
+    """Every measure of a set of texts under a judge, as plain values with the rules they were found
+    by.
 
     Args:
         judge: a causal language model; n-grams and entropy are over its tokens, too.
@@ -143,12 +188,17 @@ def measure(judge: Judge, texts: Sequence[str], max_tokens: int | None, bos: boo
     """
     scores = judge.score(texts, max_tokens, bos, batch_size)
     if unscored := int((scores.scored == 0).sum()):
-        warnings.warn(f"{unscored} of {len(texts)} texts are too short to be scored and not in the perplexities", stacklevel=2)
+        warnings.warn(
+            f"{unscored} of {len(texts)} texts are too short to be scored and not in the perplexities",
+            stacklevel=2,
+        )
     measures = [*perplexities(scores), *diversity(scores.ids)]
     return {
         "measures": [asdict(one) for one in measures],
         "judge": judge.as_dict(),
-        "bos": "BOS in front, every token is scored" if bos else "no BOS, the first token is context only",
+        "bos": "BOS in front, every token is scored"
+        if bos
+        else "no BOS, the first token is context only",
         "max_tokens": max_tokens,
         "texts": len(texts),
         "scored_tokens": int(scores.scored.sum()),

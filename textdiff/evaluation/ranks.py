@@ -1,4 +1,6 @@
-"""Measuring in several processes: each scores its share of the rows, and the sums of all are one and the same everywhere."""
+"""Measuring in several processes: each scores its share of the rows, and the sums of all are one
+and the same everywhere.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from torch import Tensor
 
 @contextmanager
 def joined(device: str) -> Iterator[str]:
-    """Join the processes that `torchrun` started, if it did, for as long as this lasts; gives this one's device."""
+    """Join the processes that `torchrun` started, if it did, for as long as this lasts; gives this
+    one's device.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
         return

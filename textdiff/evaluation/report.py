@@ -1,4 +1,6 @@
-"""A report of every result in a folder: what each JSON becomes, and the page as Markdown and as one HTML file."""
+"""A report of every result in a folder: what each JSON becomes, and the page as Markdown and as one
+HTML file.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pictures import _figure
+from ..figures import _figure
 from . import frontier
 from .frontier_pictures import pictures
 from .tables import Table, plus_minus
@@ -32,7 +34,9 @@ class Section:
     figures: dict[str, Figure] = field(default_factory=dict)
 
 
-def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], label: str) -> Figure:
+def bars(
+    names: Sequence[str], values: Sequence[float], errors: Sequence[float], label: str
+) -> Figure:
     """Numbers with their errors, one line each."""
     figure = _figure(8, 1.2 + 0.28 * len(names))
     axes = figure.add_subplot()
@@ -57,9 +61,22 @@ def _bounds(found: Found) -> Section:
         ]
         for name, b in flat
     ]
-    header = ["file", "bound", "nats/token ± s.e.", "perplexity", "tokens", "estimator", "hyperschedule"]
+    header = [
+        "file",
+        "bound",
+        "nats/token ± s.e.",
+        "perplexity",
+        "tokens",
+        "estimator",
+        "hyperschedule",
+    ]
     names = [f"{name}: {b['name'].split(':')[0]}" for name, b in flat]
-    figure = bars(names, [b["nats"] for _, b in flat], [b["standard_error"] for _, b in flat], "nats per token, ± s.e.")
+    figure = bars(
+        names,
+        [b["nats"] for _, b in flat],
+        [b["standard_error"] for _, b in flat],
+        "nats per token, ± s.e.",
+    )
     text = "Bounds on -log p of a text; errors are Monte Carlo standard errors on that very text."
     return Section("Perplexity", text, [Table(header, rows)], {"bounds": figure})
 
@@ -74,10 +91,24 @@ def _quality(found: Found) -> Section:
         cells.append(plus_minus(mauve["mauve"], mauve["sd"]) if mauve else "-")
         cells.append(plus_minus(mauve["human"]["mauve"], mauve["human"]["sd"]) if mauve else "-")
         q = result["quality"]
-        rows.append([name, *cells, str(q["texts"]), str(q["max_tokens"] or "all"), q["judge"]["name"]])
-    header = ["file", *definitions, "MAUVE ± k-means sd", "MAUVE of humans", "texts", "tokens", "judge"]
-    explained = Table(["measure", "definition", "error"], [[name, *pair] for name, pair in definitions.items()])
-    text = "Quality of samples. Numbers of different judges, lengths or sample counts do not compare."
+        rows.append(
+            [name, *cells, str(q["texts"]), str(q["max_tokens"] or "all"), q["judge"]["name"]]
+        )
+    header = [
+        "file",
+        *definitions,
+        "MAUVE ± k-means sd",
+        "MAUVE of humans",
+        "texts",
+        "tokens",
+        "judge",
+    ]
+    explained = Table(
+        ["measure", "definition", "error"], [[name, *pair] for name, pair in definitions.items()]
+    )
+    text = (
+        "Quality of samples. Numbers of different judges, lengths or sample counts do not compare."
+    )
     return Section("Samples", text, [Table(header, rows), explained])
 
 
@@ -86,7 +117,9 @@ def _frontiers(found: Found) -> Section:
     for name, result in found.items():
         tables.append(frontier.table(result["frontier"], result["human"]))
         made = pictures(result["frontier"], result["human"])
-        figures |= {f"{Path(name).parent.name}_{key}".strip("_"): figure for key, figure in made.items()}
+        figures |= {
+            f"{Path(name).parent.name}_{key}".strip("_"): figure for key, figure in made.items()
+        }
     text = "Errors are bootstrap standard errors over samples (distinct-n: jackknife), of MAUVE the spread over k-means seeds."
     return Section("Frontier", text, tables, figures)
 
@@ -99,9 +132,25 @@ def _harness(found: Found) -> Section:
             for metric, value in metrics.items():
                 if isinstance(value, float) and "_stderr" not in metric:
                     error = metrics.get(metric.replace(",", "_stderr,", 1))
-                    rows.append([name, task, metric, f"{value:.4f}", f"{error:.4f}" if isinstance(error, float) else "-"])
+                    rows.append(
+                        [
+                            name,
+                            task,
+                            metric,
+                            f"{value:.4f}",
+                            f"{error:.4f}" if isinstance(error, float) else "-",
+                        ]
+                    )
                     rows[-1] += ["-" if noise is None else f"{noise:.3g}", result["likelihood"]]
-    header = ["file", "task", "metric", "value", "s.e. over documents", "s.e. of a request, nats", "log-likelihoods"]
+    header = [
+        "file",
+        "task",
+        "metric",
+        "value",
+        "s.e. over documents",
+        "s.e. of a request, nats",
+        "log-likelihoods",
+    ]
     return Section("Harness", "Tasks of lm-evaluation-harness.", [Table(header, rows)])
 
 
@@ -109,12 +158,37 @@ def _samples(found: Found) -> Section:
     rows = []
     for name, result in found.items():
         s, texts = result.get("settings", {}), result["samples"]
-        cost = [f"{s['nfe']:.0f}" if "nfe" in s else "-", f"{s['seconds']:.2f}" if "seconds" in s else "-"]
+        cost = [
+            f"{s['nfe']:.0f}" if "nfe" in s else "-",
+            f"{s['seconds']:.2f}" if "seconds" in s else "-",
+        ]
         rows.append(
-            [name, str(len(texts)), s.get("sampler", "-"), s.get("hyperschedule", "-"), *cost, texts[0][:120] if texts else ""]
+            [
+                name,
+                str(len(texts)),
+                s.get("sampler", "-"),
+                s.get("hyperschedule", "-"),
+                *cost,
+                texts[0][:120] if texts else "",
+            ]
         )
     return Section(
-        "Drawn texts", "", [Table(["file", "texts", "sampler", "hyperschedule", "NFE", "seconds", "the first one begins"], rows)]
+        "Drawn texts",
+        "",
+        [
+            Table(
+                [
+                    "file",
+                    "texts",
+                    "sampler",
+                    "hyperschedule",
+                    "NFE",
+                    "seconds",
+                    "the first one begins",
+                ],
+                rows,
+            )
+        ],
     )
 
 
@@ -128,8 +202,18 @@ def _plain(value: Any) -> bool:
 
 def _records(value: Any) -> dict[str, dict[str, Any]]:
     """A list or mapping of records, by number or name; empty if it is none."""
-    named = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list) else {}
-    return {str(name): one for name, one in named.items()} if all(isinstance(one, dict) for one in named.values()) else {}
+    named = (
+        value
+        if isinstance(value, dict)
+        else dict(enumerate(value))
+        if isinstance(value, list)
+        else {}
+    )
+    return (
+        {str(name): one for name, one in named.items()}
+        if all(isinstance(one, dict) for one in named.values())
+        else {}
+    )
 
 
 def _other(name: str, result: Any) -> Section:
@@ -139,8 +223,18 @@ def _other(name: str, result: Any) -> Section:
     tables, left = [Table(["name", "value"], plain)] if plain else [], []
     for key, value in content.items():
         if records := _records(value):
-            columns = list(dict.fromkeys(column for one in records.values() for column, cell in one.items() if _plain(cell)))
-            rows = [[label, *(_shown(one.get(column, "")) for column in columns)] for label, one in records.items()]
+            columns = list(
+                dict.fromkeys(
+                    column
+                    for one in records.values()
+                    for column, cell in one.items()
+                    if _plain(cell)
+                )
+            )
+            rows = [
+                [label, *(_shown(one.get(column, "")) for column in columns)]
+                for label, one in records.items()
+            ]
             tables.append(Table([key, *columns], rows))
         elif not _plain(value):
             left.append(key)
@@ -158,7 +252,8 @@ KINDS: dict[str, Callable[[Found], Section]] = {
 
 
 def read(folder: Path) -> Found:
-    """Every JSON below a folder, by its path in it; the parts of a frontier are left to its summary.
+    """Every JSON below a folder, by its path in it; the parts of a frontier are left to its
+    summary.
 
     Raises:
         ValueError: if there is none, or one is not JSON.
@@ -167,7 +262,13 @@ def read(folder: Path) -> Found:
         raise ValueError(f"there is no folder {str(folder)!r} to report on")
     found: Found = {}
     frontiers = {path.parent for path in folder.rglob("frontier.json")}
-    model_files = {"config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"}
+    model_files = {
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+    }
     for path in sorted(folder.rglob("*.json")):
         if path.name in model_files or path.name.startswith(".") or path.parent.parent in frontiers:
             continue
@@ -176,7 +277,9 @@ def read(folder: Path) -> Found:
         except ValueError as error:
             raise ValueError(f"{path} is not JSON ({error}): remove it or write it again") from None
     if not found:
-        raise ValueError(f"{folder} holds no result: run textdiff evaluate ... or textdiff sample --json with an output there")
+        raise ValueError(
+            f"{folder} holds no result: run textdiff evaluate ... or textdiff sample --json with an output there"
+        )
     return found
 
 
@@ -211,16 +314,24 @@ def write(title: str, parts: Sequence[Section], markdown: Path, html: Path) -> N
     images = markdown.with_suffix("")
     md, page = [f"# {title}"], [f"<h1>{escape(title)}</h1>"]
     for part in parts:
-        md += [f"## {part.title}", *([part.text] if part.text else []), *(table.markdown() for table in part.tables)]
-        page += [f"<h2>{escape(part.title)}</h2>", f"<p>{escape(part.text)}</p>", *(table.html() for table in part.tables)]
+        md += [
+            f"## {part.title}",
+            *([part.text] if part.text else []),
+            *(table.markdown() for table in part.tables),
+        ]
+        page += [
+            f"<h2>{escape(part.title)}</h2>",
+            f"<p>{escape(part.text)}</p>",
+            *(table.html() for table in part.tables),
+        ]
         for name, figure in part.figures.items():
             image = _png(figure)
             images.mkdir(parents=True, exist_ok=True)
             (images / f"{name}.png").write_bytes(image)
             md.append(f"![{name}]({images.name}/{name}.png)")
-            page.append(f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(image).decode()}">')
-    head = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head>'
-    )
+            page.append(
+                f'<img alt="{escape(name)}" src="data:image/png;base64,{base64.b64encode(image).decode()}">'
+            )
+    head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style></head>'
     markdown.write_text("\n\n".join(md) + "\n", encoding="utf-8")
     html.write_text(f"{head}<body>{''.join(page)}</body></html>\n", encoding="utf-8")

@@ -14,7 +14,9 @@ def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """A header and rows of the same length; columns of words (`words`, as a rule the first) stand at the left, numbers at the right."""
+    """A header and rows of the same length; columns of words (`words`, as a rule the first) stand
+    at the left, numbers at the right.
+    """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -26,7 +28,8 @@ class Table:
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
         found = [
             "  ".join(
-                cell.ljust(w) if i in self.words else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+                cell.ljust(w) if i in self.words else cell.rjust(w)
+                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
             ).rstrip()
             for line in lines
         ]
@@ -34,12 +37,18 @@ class Table:
 
     def markdown(self) -> str:
         """A GitHub table."""
-        cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in (self.header, *self.rows)]
+        cells = [
+            [cell.replace("|", "\\|").replace("\n", " ") for cell in line]
+            for line in (self.header, *self.rows)
+        ]
         marks = ["---" if i in self.words else "---:" for i in range(len(self.header))]
         return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], marks, *cells[1:]))
 
     def html(self) -> str:
         """A <table>."""
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
-        rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows)
+        rows = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

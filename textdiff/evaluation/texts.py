@@ -10,16 +10,17 @@ from typing import Any
 import torch
 
 from ..data.corpora import Corpus
-from ..generation_config import GenerationConfig
+from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
-from ..model import Model
+from ..model.model import Model
 from ..samplers import Ancestral, Sampler
 from .judge import Judge
 from .provenance import provenance
 
 
 def read(path: Path) -> list[str]:
-    """The texts of a file: .jsonl (an object with "text", or a string, a line), or .json (a list of these, or under "samples").
+    """The texts of a file: .jsonl (an object with "text", or a string, a line), or .json (a list of
+    these, or under "samples").
 
     Raises:
         ValueError: if it cannot be read as such.
@@ -31,10 +32,16 @@ def read(path: Path) -> list[str]:
         else:
             found = json.loads(content)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read as JSON ({error}): give a .json or .jsonl file, or a model folder") from None
+        raise ValueError(
+            f"{path} cannot be read as JSON ({error}): give a .json or .jsonl file, or a model folder"
+        ) from None
     if isinstance(found, dict):
         found = found.get("samples")
-    texts = [item.get("text") if isinstance(item, dict) else item for item in found] if isinstance(found, list) else []
+    texts = (
+        [item.get("text") if isinstance(item, dict) else item for item in found]
+        if isinstance(found, list)
+        else []
+    )
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(
             f'{path} holds no list of texts: lines or items are strings or {{"text": ...}}, or a list under "samples"'
@@ -53,10 +60,13 @@ def draw(
     batch_size: int = 16,
     temperature: float = 1.0,
 ) -> dict[str, Any]:
-    """Samples of a model with their settings, in the form that `textdiff sample --output x.json` writes."""
+    """Samples of a model with their settings, in the form that `textdiff sample --output x.json`
+    writes.
+    """
     samples = model.generate(
         None,
-        GenerationConfig(),  # not what is stored with the model: a measured law is the one that is written down
+        # not what is stored with the model: a measured law is the one that is written down
+        GenerationConfig(),
         num_return_sequences=num_samples,
         max_length=length,
         hyperschedule=hyperschedule,
@@ -65,8 +75,15 @@ def draw(
         seed=seed,
         batch_size=batch_size,
     )
-    settings = {"hyperschedule": str(hyperschedule or model.hyperschedule), "sampler": str(sampler or "Ancestral()")}
-    settings |= {"num_samples": num_samples, "length": length or model.length, "temperature": temperature}
+    settings = {
+        "hyperschedule": str(hyperschedule or model.hyperschedule),
+        "sampler": str(sampler or "Ancestral()"),
+    }
+    settings |= {
+        "num_samples": num_samples,
+        "length": length or model.length,
+        "temperature": temperature,
+    }
     settings |= {
         "batch_size": batch_size,
         "nfe": sum(samples.nfe) / len(samples.nfe),
@@ -76,17 +93,25 @@ def draw(
     return {"samples": samples.texts, "settings": settings, **provenance(model, run, seed)}
 
 
-def human(judge: Judge, corpus: Corpus, split: str, count: int, tokens: int, seed: int = 0) -> list[str]:
-    """`count` pieces of a corpus split, each of `tokens` tokens of the judge and verbatim, drawn in random order from all pieces.
+def human(
+    judge: Judge, corpus: Corpus, split: str, count: int, tokens: int, seed: int = 0
+) -> list[str]:
+    """`count` pieces of a corpus split, each of `tokens` tokens of the judge and verbatim, drawn in
+    random order from all pieces.
 
     Raises:
         ValueError: if the split has fewer pieces.
     """
     pieces: list[str] = []
     for document in corpus.documents(split):
-        encoded = judge.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        encoded = judge.tokenizer(
+            document, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         places = encoded["offset_mapping"]
-        pieces += [document[places[i][0] : places[i + tokens - 1][1]] for i in range(0, len(places) - tokens + 1, tokens)]
+        pieces += [
+            document[places[i][0] : places[i + tokens - 1][1]]
+            for i in range(0, len(places) - tokens + 1, tokens)
+        ]
     if len(pieces) < count:
         raise ValueError(
             f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but {count} are needed (as many for the "

@@ -1,9 +1,11 @@
-"""Networks: the denoiser protocol, our transformer and pretrained ones behind it, and the chunked head."""
+"""Networks: the denoiser protocol, our transformer and pretrained ones behind it, and the chunked
+head.
+"""
 
+from ..denoiser.head import row_values
+from ..denoiser.protocol import Architecture, Denoiser
 from .ddit import DDiT, DDiTConfig
-from .head import row_values
 from .pretrained import Pretrained, PretrainedDenoiser, PretrainedDenoiserConfig
-from .protocol import Architecture, Denoiser
 from .transformer import Transformer, TransformerConfig, TransformerModel
 
 __all__ = [

@@ -6,7 +6,9 @@ from transformers import PreTrainedModel
 
 
 class DenoiserModel(PreTrainedModel):
-    """A `PreTrainedModel` behind the denoiser protocol; a network that differs in one of these says so."""
+    """A `PreTrainedModel` behind the denoiser protocol; a network that differs in one of these says
+    so.
+    """
 
     @property
     def num_tokens(self) -> int:
@@ -35,5 +37,7 @@ class DenoiserModel(PreTrainedModel):
 
     @property
     def self_noise(self) -> float | None:
-        """The self-noise for which the logits are a posterior's (4.2); None: they are what the model's prediction says."""
+        """The self-noise for which the logits are a posterior's (4.2); None: they are what the
+        model's prediction says.
+        """
         return None

@@ -1,7 +1,9 @@
-"""The DDiT of the published checkpoints (SEDD, MDLM, BD3-LM, HDLM) behind the denoiser protocol: our blocks, their conditioning.
+"""The DDiT of the published checkpoints (SEDD, MDLM, BD3-LM, HDLM) behind the denoiser protocol:
+our blocks, their conditioning.
 
-Their noise condition is σ of e^{-σ} = P(no event), not t. In every process that they are converted to (`textdiff.convert`) e^{-σ} = 1 - t,
-so σ(t) = -log(1 - t), with t clipped to the range that occurred in training. Its features are sinusoids of σ itself, 256 of them.
+Their noise condition is σ of e^{-σ} = P(no event), not t. In every process that they are converted
+to (`textdiff.convert`) e^{-σ} = 1 - t, so σ(t) = -log(1 - t), with t clipped to the range that
+occurred in training. Its features are sinusoids of σ itself, 256 of them.
 """
 
 from __future__ import annotations
@@ -15,10 +17,10 @@ from torch.nn.functional import embedding, linear, silu
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
-from ..attention import Visibility
+from ..denoiser.cache import Cache
+from ..denoiser.visibility import Visibility
 from .base import DenoiserModel
 from .block import Block, Condition, rotary
-from .cache import Cache
 
 SINUSOIDS = 256  # features of σ
 TIMES = ("none", "sequence", "token")
@@ -31,12 +33,15 @@ class DDiTConfig(PreTrainedConfig):
         num_tokens, layers, width, heads: N, number of blocks, D, H.
         condition: C, the width of the noise condition; 0 for a network without adaLN.
         modulated_output: whether the last norm has shift and scale, too.
-        time: what the condition sees: "none" (σ = 0), one time per "sequence", or that of each "token".
+        time: what the condition sees: "none" (σ = 0), one time per "sequence", or that of each
+            "token".
         low, high: the times t that occurred in training; others are clipped to them.
         mix: γ of an embedding e^{-γσ} E[z] + (1 - e^{-γσ}) E[MASK]; 0 for E[z].
-        score_gamma: for log-scores whose level is not that of `prediction.log_score`: γ of the process, else None.
+        score_gamma: for log-scores whose level is not that of `prediction.log_score`: γ of the
+            process, else None.
         scaled: whether log(e^σ - 1) + log N is taken off those log-scores (`scale_by_sigma`).
-        self_noise: logits are those of the posterior for this self-noise; None for cavity logits and log-scores.
+        self_noise: logits are those of the posterior for this self-noise; None for cavity logits
+            and log-scores.
         shifted, bos, attention: as in `TransformerConfig`.
     """
 
@@ -65,10 +70,24 @@ class DDiTConfig(PreTrainedConfig):
         if time not in TIMES:
             raise ValueError(f"time must be one of {', '.join(TIMES)}, got {time!r}")
         self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
-        self.condition, self.modulated_output, self.time, self.low, self.high = condition, modulated_output, time, low, high
-        self.mix, self.score_gamma, self.scaled, self.self_noise = mix, score_gamma, scaled, self_noise
+        self.condition, self.modulated_output, self.time, self.low, self.high = (
+            condition,
+            modulated_output,
+            time,
+            low,
+            high,
+        )
+        self.mix, self.score_gamma, self.scaled, self.self_noise = (
+            mix,
+            score_gamma,
+            scaled,
+            self_noise,
+        )
         self.shifted, self.bos, self.attention = shifted, bos, attention
-        self.dropout, self.conditioned = 0.0, False  # what `Block` asks for; its own adaLN has another width
+        self.dropout, self.conditioned = (
+            0.0,
+            False,
+        )  # what `Block` asks for; its own adaLN has another width
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 
 
@@ -88,7 +107,9 @@ class NoiseEmbedding(nn.Module):
 
 
 class DDiT(DenoiserModel):
-    """The denoiser (see `network.protocol`): embeddings of N + 1 ids, blocks, a final norm and a linear head over N tokens."""
+    """The denoiser (see `network.protocol`): embeddings of N + 1 ids, blocks, a final norm and a
+    linear head over N tokens.
+    """
 
     config_class = DDiTConfig
     base_model_prefix = "textdiff"
@@ -104,7 +125,8 @@ class DDiT(DenoiserModel):
             block.modulation = nn.Linear(C, 6 * D) if C else None
         self.norm = nn.LayerNorm(D, bias=False)
         self.modulation = nn.Linear(C, 2 * D) if C and config.modulated_output else None
-        # With a level of its own each hidden row ends in that level, for which the head's last column is 1.
+        # With a level of its own each hidden row ends in that level, for which the head's last
+        # column is 1.
         self.output = nn.Linear(D + (config.score_gamma is not None), config.num_tokens)
         self.post_init()
 
@@ -127,7 +149,9 @@ class DDiT(DenoiserModel):
 
     @property
     def cacheable(self) -> bool:
-        """Whether a settled row's keys and values stay as they are: not if the time of others conditions it (`maths.md` 6, C4)."""
+        """Whether a settled row's keys and values stay as they are: not if the time of others
+        conditions it (`maths.md` 6, C4).
+        """
         return self.config.time != "sequence"
 
     @property
@@ -140,7 +164,9 @@ class DDiT(DenoiserModel):
         return self.embedding
 
     def _sigma(self, t: Tensor) -> Tensor:
-        """σ of each row, [B or 1, R]; with one time per sequence, rows at t = 0 are given tokens and take that of the others."""
+        """σ of each row, [B or 1, R]; with one time per sequence, rows at t = 0 are given tokens
+        and take that of the others.
+        """
         if self.config.time == "none":
             return torch.zeros_like(t[:1])
         if self.config.time == "sequence":
@@ -161,14 +187,24 @@ class DDiT(DenoiserModel):
         return kept * x + (1 - kept) * self.embedding.weight[self.num_tokens]
 
     def _level(self, ids: Tensor, sigma: Tensor) -> Tensor:
-        """The level [B, R] of the published log-scores, less that which `prediction.log_score` adds at MASK."""
+        """The level [B, R] of the published log-scores, less that which `prediction.log_score` adds
+        at MASK.
+        """
         gamma, log_n = self.config.score_gamma, math.log(self.num_tokens)
         own = sigma.expm1().log() + log_n if self.config.scaled else torch.zeros_like(sigma)
         added = ((1 - gamma) * sigma).expm1().log() + log_n
         return torch.where(ids == self.num_tokens, added, 0.0) - own
 
-    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
-        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`.
+    def body(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        t: Tensor,
+        visibility: Visibility,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
+        `network.protocol`.
 
         Raises:
             ValueError: if the times of a sequence differ and the network takes one for all.
@@ -183,7 +219,9 @@ class DDiT(DenoiserModel):
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
         for layer, block in enumerate(self.blocks):
             extend = None if cache is None else partial(cache.extend, layer)
-            x = block(x, c, cos, sin, visibility, skip if layer == len(self.blocks) - 1 else 0, extend)
+            x = block(
+                x, c, cos, sin, visibility, skip if layer == len(self.blocks) - 1 else 0, extend
+            )
         x = self.norm(x)  # context rows ended as keys and values
         if self.modulation is not None and c is not None:
             shift, scale = embedding(c.place[:, skip:], self.modulation(c.table)).chunk(2, -1)
@@ -203,5 +241,7 @@ class DDiT(DenoiserModel):
         return linear(self.body(input_ids, positions, t, Visibility()), *self.head_parameters())
 
 
-AutoConfig.register(DDiTConfig.model_type, DDiTConfig)  # so that hub and AutoTokenizer know a model folder
+AutoConfig.register(
+    DDiTConfig.model_type, DDiTConfig
+)  # so that hub and AutoTokenizer know a model folder
 AutoModel.register(DDiTConfig, DDiT)

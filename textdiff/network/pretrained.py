@@ -1,7 +1,9 @@
-"""Pretrained causal language models as denoisers: `transformers`' own GPT-2 and Llama modules under our visibility and our cache.
+"""Pretrained causal language models as denoisers: `transformers`' own GPT-2 and Llama modules under
+our visibility and our cache.
 
-The layout is shifted, MASK is one more embedding, and the head is the base's own over its N tokens; so before any training quenched
-AR is exactly the base. `transformers` hands each layer's queries, keys and values to the attention function that is registered here.
+The layout is shifted, MASK is one more embedding, and the head is the base's own over its N tokens;
+so before any training quenched AR is exactly the base. `transformers` hands each layer's queries,
+keys and values to the attention function that is registered here.
 """
 
 from __future__ import annotations
@@ -13,25 +15,45 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import AttentionInterface, AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AttentionInterface,
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 from transformers import initialization as init
 
-from ..attention import Visibility, attend
-from ..kernels import check_backend
+from ..denoiser.cache import Cache
+from ..denoiser.protocol import Architecture
+from ..denoiser.visibility import Visibility
+from .attention import attend
 from .base import DenoiserModel
 from .block import TimeEmbedding
-from .cache import Cache
-from .protocol import Architecture
+from .kernels import check_backend
 
-FAMILIES = ("gpt2", "llama")  # every layer attends to all that it may see: no sliding windows of a layer's own
+FAMILIES = (
+    "gpt2",
+    "llama",
+)  # every layer attends to all that it may see: no sliding windows of a layer's own
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
-FORGOTTEN = ("_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id")
+FORGOTTEN = (
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+)
 """Entries of the base's config that say where it came from, or name classes."""
 ATTENTION = "textdiff"
 
 
 class Sight(NamedTuple):
-    """What a call's attention needs beside queries, keys and values; `transformers` passes it on to every layer."""
+    """What a call's attention needs beside queries, keys and values; `transformers` passes it on to
+    every layer.
+    """
 
     visibility: Visibility
     cache: Cache | None
@@ -41,7 +63,9 @@ class Sight(NamedTuple):
 def _attention(
     module: Any, q: Tensor, k: Tensor, v: Tensor, mask: None, scaling: float, sight: Sight, **_: Any
 ) -> tuple[Tensor, None]:
-    """An attention function of `transformers`: q [B, H, R, D/H], k and v [B, G, R, D/H] (G <= H groups) -> [B, R, H, D/H]."""
+    """An attention function of `transformers`: q [B, H, R, D/H], k and v [B, G, R, D/H] (G <= H
+    groups) -> [B, R, H, D/H].
+    """
     if sight.cache is not None:  # of G heads: grouped queries share their keys
         k, v = sight.cache.extend(module.layer_idx, k, v)
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
@@ -55,7 +79,9 @@ AttentionInterface.register(ATTENTION, _attention)
 
 
 class PretrainedDenoiserConfig(PreTrainedConfig):
-    """What a `PretrainedDenoiser` is made from: the base's own config as plain values, so that the base itself is not needed again."""
+    """What a `PretrainedDenoiser` is made from: the base's own config as plain values, so that the
+    base itself is not needed again.
+    """
 
     model_type = "textdiff-pretrained"
     dropout = 0.0
@@ -79,8 +105,9 @@ class Pretrained(Architecture):
 
     Args:
         source: a GPT-2 or Llama: an id on the Hugging Face Hub, or a local folder.
-        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.kernels`).
-        checkpoint: recompute activations in the backward pass: less memory, about a third more time.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.network.kernels`).
+        checkpoint: recompute activations in the backward pass: less memory, about a third more
+            time.
     """
 
     source: str
@@ -96,10 +123,12 @@ class Pretrained(Architecture):
         return self.source
 
     def build(self, num_tokens: int, conditioned: bool, bos: int) -> PretrainedDenoiser:
-        """The base's weights, with a row for MASK (the mean of all embeddings) and, if `conditioned`, a time embedding of zero.
+        """The base's weights, with a row for MASK (the mean of all embeddings) and, if
+        `conditioned`, a time embedding of zero.
 
         Raises:
-            ValueError: if the base cannot be loaded, is of another family, or has not num_tokens tokens.
+            ValueError: if the base cannot be loaded, is of another family, or has not num_tokens
+                tokens.
         """
         base = self._open()
         if base.config.vocab_size != num_tokens:
@@ -107,15 +136,21 @@ class Pretrained(Architecture):
                 f"{self.source!r} has {base.config.vocab_size} tokens, the data's tokenizer {num_tokens}: use the base's own, "
                 f"--data.tokenizer textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path {self.source}"
             )
-        plain = {name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN}
-        network = PretrainedDenoiser(PretrainedDenoiserConfig(plain, conditioned, bos, self.attention))
+        plain = {
+            name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN
+        }
+        network = PretrainedDenoiser(
+            PretrainedDenoiserConfig(plain, conditioned, bos, self.attention)
+        )
         network.base.load_state_dict(base.base_model.state_dict())
         if network.output is not None:
             network.output.load_state_dict(base.get_output_embeddings().state_dict())
         with torch.no_grad():
             network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
         if self.checkpoint:
-            with warnings.catch_warnings(action="ignore", category=FutureWarning):  # its new name came after transformers 5.17
+            with warnings.catch_warnings(
+                action="ignore", category=FutureWarning
+            ):  # its new name came after transformers 5.17
                 network.base.gradient_checkpointing_enable({"use_reentrant": False})
         return network
 
@@ -132,31 +167,46 @@ class Pretrained(Architecture):
                 f"{self.source!r} cannot be loaded ({error}): give the id of a GPT-2 or Llama, or a local folder"
             ) from None
         if found["missing_keys"]:
-            raise ValueError(f"{self.source!r} lacks weights ({', '.join(sorted(found['missing_keys'])[:3])}): copy it again")
+            raise ValueError(
+                f"{self.source!r} lacks weights ({', '.join(sorted(found['missing_keys'])[:3])}): copy it again"
+            )
         return base
 
 
 def check_family(config: PreTrainedConfig) -> None:
-    """Raise a ValueError unless a base of this config can be a denoiser whose cached keys never change."""
+    """Raise a ValueError unless a base of this config can be a denoiser whose cached keys never
+    change.
+    """
     if config.model_type not in FAMILIES:
         raise ValueError(f"it is a {config.model_type!r}, not one of {', '.join(FAMILIES)}")
-    if (rope := getattr(config, "rope_parameters", None)) and rope["rope_type"] in ("dynamic", "longrope"):
-        raise ValueError(f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot be cached")
+    if (rope := getattr(config, "rope_parameters", None)) and rope["rope_type"] in (
+        "dynamic",
+        "longrope",
+    ):
+        raise ValueError(
+            f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot be cached"
+        )
 
 
 class PretrainedDenoiser(DenoiserModel):
-    """The denoiser (see `network.protocol`) around a GPT-2 or Llama; `base` and `output` are `transformers`' own modules."""
+    """The denoiser (see `network.protocol`) around a GPT-2 or Llama; `base` and `output` are
+    `transformers`' own modules.
+    """
 
     config_class = PretrainedDenoiserConfig
     base_model_prefix = "textdiff"
 
     def __init__(self, config: PretrainedDenoiserConfig):
         super().__init__(config)
-        base = AutoConfig.for_model(**{**config.base, **{name: 0.0 for name in DROPOUTS if name in config.base}})
+        base = AutoConfig.for_model(
+            **{**config.base, **{name: 0.0 for name in DROPOUTS if name in config.base}}
+        )
         check_family(base)
         self.base = AutoModel.from_config(base, attn_implementation=ATTENTION, dtype=torch.float32)
         D = base.hidden_size
-        self.output = None if base.tie_word_embeddings else nn.Linear(D, base.vocab_size, bias=False)
+        self.output = (
+            None if base.tie_word_embeddings else nn.Linear(D, base.vocab_size, bias=False)
+        )
         self.mask = nn.Parameter(torch.zeros(D))
         self.time = TimeEmbedding(D) if config.conditioned else None
         self.condition = nn.Linear(D, D) if config.conditioned else None
@@ -189,8 +239,16 @@ class PretrainedDenoiser(DenoiserModel):
         """The base's embedding, for transformers' tools."""
         return self.base.get_input_embeddings()
 
-    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
-        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`.
+    def body(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        t: Tensor,
+        visibility: Visibility,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
+        `network.protocol`.
 
         Raises:
             ValueError: if a position is past those that the base has learnt (GPT-2).
@@ -202,12 +260,16 @@ class PretrainedDenoiser(DenoiserModel):
                 f"({limit} under quenched AR)"
             )
         masked = (ids == self.num_tokens).unsqueeze(-1)
-        x = torch.where(masked, self.mask, self.get_input_embeddings()(ids.clamp(max=self.num_tokens - 1)))
+        x = torch.where(
+            masked, self.mask, self.get_input_embeddings()(ids.clamp(max=self.num_tokens - 1))
+        )
         if self.time is not None and self.condition is not None:
             x = x + self.condition(self.time(t))
         sight = Sight(visibility, cache, self.config.attention)
         places = positions.reshape(-1, ids.shape[-1])
-        hidden = self.base(inputs_embeds=x, position_ids=places, use_cache=False, sight=sight).last_hidden_state
+        hidden = self.base(
+            inputs_embeds=x, position_ids=places, use_cache=False, sight=sight
+        ).last_hidden_state
         return hidden[:, visibility.context :] if visibility.context < ids.shape[-1] else hidden
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
@@ -215,11 +277,15 @@ class PretrainedDenoiser(DenoiserModel):
         return (self.get_input_embeddings() if self.output is None else self.output).weight, None
 
     def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
-        """Logits [B, R, N] under causal attention, those of the base as long as no id is MASK, for a quick look."""
+        """Logits [B, R, N] under causal attention, those of the base as long as no id is MASK, for
+        a quick look.
+        """
         R = input_ids.shape[-1]
         t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
         places = torch.arange(R, device=input_ids.device)
-        return linear(self.body(input_ids, places, t, Visibility(context=R)), *self.head_parameters())
+        return linear(
+            self.body(input_ids, places, t, Visibility(context=R)), *self.head_parameters()
+        )
 
 
 AutoConfig.register(PretrainedDenoiserConfig.model_type, PretrainedDenoiserConfig)

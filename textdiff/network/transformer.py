@@ -1,4 +1,6 @@
-"""Our transformer: pre-norm, RoPE over explicit positions, per-token noise conditioning (adaLN) where the process wants it."""
+"""Our transformer: pre-norm, RoPE over explicit positions, per-token noise conditioning (adaLN)
+where the process wants it.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
-from ..attention import Visibility
-from ..kernels import check_backend
+from ..denoiser.cache import Cache
+from ..denoiser.protocol import Architecture
+from ..denoiser.visibility import Visibility
 from .base import DenoiserModel
 from .block import Block, Condition, TimeEmbedding, rotary
-from .cache import Cache
-from .protocol import Architecture
+from .kernels import check_backend
 
 
 class TransformerConfig(PreTrainedConfig):
@@ -41,14 +43,21 @@ class TransformerConfig(PreTrainedConfig):
         **kwargs: object,
     ):
         self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
-        self.tie, self.dropout, self.shifted, self.conditioned, self.bos = tie, dropout, shifted, conditioned, bos
+        self.tie, self.dropout, self.shifted, self.conditioned, self.bos = (
+            tie,
+            dropout,
+            shifted,
+            conditioned,
+            bos,
+        )
         self.attention = attention
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 
 
 @dataclass(frozen=True)
 class Transformer(Architecture):
-    """The transformer that a config file names; `build` makes the network once the tokenizer is known.
+    """The transformer that a config file names; `build` makes the network once the tokenizer is
+    known.
 
     Args:
         layers: number of blocks.
@@ -57,8 +66,9 @@ class Transformer(Architecture):
         tie: share the head's weights with the embedding.
         dropout: on residual branches and attention, in [0, 1).
         layout: "aligned": row j predicts token j; "shifted": row j-1 does, with a BOS in front.
-        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.kernels`).
-        checkpoint: recompute activations in the backward pass: less memory, about a third more time.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.network.kernels`).
+        checkpoint: recompute activations in the backward pass: less memory, about a third more
+            time.
     """
 
     layers: int = 4
@@ -105,7 +115,9 @@ class Transformer(Architecture):
 
 
 class TransformerModel(DenoiserModel):
-    """The denoiser (see `network.protocol`): embeddings for N + 1 ids, blocks, a final norm and a linear head over N tokens."""
+    """The denoiser (see `network.protocol`): embeddings for N + 1 ids, blocks, a final norm and a
+    linear head over N tokens.
+    """
 
     config_class = TransformerConfig
     base_model_prefix = "textdiff"
@@ -123,36 +135,57 @@ class TransformerModel(DenoiserModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """GPT-2's scale; gates and the untied head start at 0, so that an untrained network's bound is log N."""
+        """GPT-2's scale; gates and the untied head start at 0, so that an untrained network's bound
+        is log N.
+        """
         if isinstance(module, nn.Linear):
             zero = module is self.output or any(module is block.modulation for block in self.blocks)
             deep = any(module is block.out or module is block.down for block in self.blocks)
-            init.normal_(module.weight, std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.layers) if deep else 0.02)
+            init.normal_(
+                module.weight,
+                std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.layers) if deep else 0.02,
+            )
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=0.02)
         elif isinstance(module, nn.LayerNorm):
-            # A tied head sees the own token's embedding in the residual stream: its first logit would be 0.02 D.
+            # A tied head sees the own token's embedding in the residual stream: its first logit
+            # would be 0.02 D.
             tied = self.config.tie and module is self.norm
-            init.constant_(module.weight, min(1.0, 0.5 / (0.02 * self.config.width)) if tied else 1.0)
+            init.constant_(
+                module.weight, min(1.0, 0.5 / (0.02 * self.config.width)) if tied else 1.0
+            )
 
     @property
     def architecture(self) -> Transformer:
         """The shape that builds such a network."""
         c = self.config
-        return Transformer(c.layers, c.width, c.heads, c.tie, c.dropout, "shifted" if c.shifted else "aligned")
+        return Transformer(
+            c.layers, c.width, c.heads, c.tie, c.dropout, "shifted" if c.shifted else "aligned"
+        )
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, for transformers' tools."""
         return self.embedding
 
-    def body(self, ids: Tensor, positions: Tensor, t: Tensor, visibility: Visibility, cache: Cache | None = None) -> Tensor:
-        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see `network.protocol`."""
+    def body(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        t: Tensor,
+        visibility: Visibility,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
+        `network.protocol`.
+        """
         x = self.embedding(ids)
         cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
         c = None
-        if self.time is not None:  # few different times occur in a call, so the modulations are made once for each
+        if (
+            self.time is not None
+        ):  # few different times occur in a call, so the modulations are made once for each
             levels, place = t.unique(return_inverse=True)
             c = Condition(self.time(levels), place)
         skip = visibility.context if visibility.context < ids.shape[-1] else 0
@@ -172,13 +205,19 @@ class TransformerModel(DenoiserModel):
         return self.output.weight, self.output.bias
 
     def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
-        """Logits [B, R, N] of a whole sequence under full (aligned) or causal (shifted) attention, for a quick look."""
+        """Logits [B, R, N] of a whole sequence under full (aligned) or causal (shifted) attention,
+        for a quick look.
+        """
         weight, bias = self.head_parameters()
         t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
         positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        hidden = self.body(input_ids, positions, t, Visibility(context=len(positions) if self.shifted else 0))
+        hidden = self.body(
+            input_ids, positions, t, Visibility(context=len(positions) if self.shifted else 0)
+        )
         return nn.functional.linear(hidden, weight, bias)
 
 
-AutoConfig.register(TransformerConfig.model_type, TransformerConfig)  # so that hub and AutoTokenizer know a model folder
+AutoConfig.register(
+    TransformerConfig.model_type, TransformerConfig
+)  # so that hub and AutoTokenizer know a model folder
 AutoModel.register(TransformerConfig, TransformerModel)

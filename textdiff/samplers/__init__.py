@@ -1,4 +1,6 @@
-"""Samplers: how a token moves from one level to the next lower one. One file per sampler; each states the law it draws from."""
+"""Samplers: how a token moves from one level to the next lower one. One file per sampler; each
+states the law it draws from.
+"""
 
 from .acs import ACS, PublishedACS
 from .analytic import Analytic

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..family import Process
+from ..denoiser.prediction import add_at_own, own_token_shift, posterior_logits
 from ..noise import Noise, Stream, categorical
-from ..prediction import add_at_own, own_token_shift, posterior_logits
+from ..process import Process
 from .ancestral import Ancestral
 from .base import Sampler, draw_visible, reverse_step, unmasks
 from .filters import Filter, identity
@@ -28,17 +28,19 @@ def refuse_absorbing(sampler: Sampler, process: Process) -> None:
 class ACS(Ancestral):
     """Correct visible tokens while unmasking the others, exactly (`maths.md` 5.4).
 
-    In the step t -> s a visible token is redrawn with probability e: x ~ P(x | z) from the posterior, then z_s ~ D_s of that x
-    (the noise is put back); otherwise, and at masked positions, the step is ancestral. Given x in place of its prediction this maps
-    q_t(. | x) to q_s(. | x) exactly, for every e in [0, 1]. With the true posterior one redrawn position at a time keeps q_s; positions
-    redrawn together err at O(e^2) of their correlations.
+    In the step t -> s a visible token is redrawn with probability e: x ~ P(x | z) from the
+    posterior, then z_s ~ D_s of that x (the noise is put back); otherwise, and at masked positions,
+    the step is ancestral. Given x in place of its prediction this maps q_t(. | x) to q_s(. | x)
+    exactly, for every e in [0, 1]. With the true posterior one redrawn position at a time keeps
+    q_s; positions redrawn together err at O(e^2) of their correlations.
 
-    e = eta m_s/m_t, or with the step-invariant `rate` C: e = (m_s/m_t)(1 - exp(-C (t - s))), whose number of redraws per token
-    does not grow with the number of calls (where nothing masks, s/t stands for m_s/m_t and only `rate` is defined).
+    e = eta m_s/m_t, or with the step-invariant `rate` C: e = (m_s/m_t)(1 - exp(-C (t - s))), whose
+    number of redraws per token does not grow with the number of calls (where nothing masks, s/t
+    stands for m_s/m_t and only `rate` is defined).
 
-    Law: that of a non-Markov generative process with a NELBO of its own. For ε-Hybrid that is the ancestral one plus
-    Σ KL((1-e)δ_z + e D_x || (1-e)δ_z + e D_x̂) over visible tokens, so no reported bound describes its samples. The last step is
-    ancestral.
+    Law: that of a non-Markov generative process with a NELBO of its own. For ε-Hybrid that is the
+    ancestral one plus Σ KL((1-e)δ_z + e D_x || (1-e)δ_z + e D_x̂) over visible tokens, so no
+    reported bound describes its samples. The last step is ancestral.
     """
 
     eta: float | None = None
@@ -46,7 +48,9 @@ class ACS(Ancestral):
 
     def __post_init__(self) -> None:
         if (self.eta is None) == (self.rate is None):
-            raise ValueError("ACS takes either eta, a share of m_s/m_t such as 0.01, or rate, corrections per token such as 1.0")
+            raise ValueError(
+                "ACS takes either eta, a share of m_s/m_t such as 0.01, or rate, corrections per token such as 1.0"
+            )
         value = self.eta if self.eta is not None else self.rate
         if not value >= 0:
             raise ValueError(f"eta and rate must be >= 0, got {value!r}")
@@ -58,7 +62,9 @@ class ACS(Ancestral):
     def check(self, process: Process) -> None:
         refuse_absorbing(self, process)
         if process.leaks:
-            raise ValueError(f"{self} keeps the marginals of processes without leak, not of {process}: use Ancestral")
+            raise ValueError(
+                f"{self} keeps the marginals of processes without leak, not of {process}: use Ancestral"
+            )
         if self.eta is not None and not process.masks:
             raise ValueError(f"eta scales m_s/m_t, and {process} never masks: use ACS(rate=...)")
 
@@ -75,14 +81,29 @@ class ACS(Ancestral):
         e = ratio * (self.eta if self.eta is not None else -torch.expm1(-self.rate * (t - s)))
         e = torch.where(t > s, e, 0.0)
         if e.numel() and e.max() > 1:
-            raise ValueError(f"eta m_s/m_t = {float(e.max()):g} exceeds 1 in a step: choose eta <= {self.eta / float(e.max()):g}")
+            raise ValueError(
+                f"eta m_s/m_t = {float(e.max()):g} exceeds 1 in a step: choose eta <= {self.eta / float(e.max()):g}"
+            )
         return e
 
-    def redrawn(self, process: Process, logits: Tensor, rows: Tensor, z: Tensor, t: Tensor, s: Tensor, noise: Noise) -> Tensor:
+    def redrawn(
+        self,
+        process: Process,
+        logits: Tensor,
+        rows: Tensor,
+        z: Tensor,
+        t: Tensor,
+        s: Tensor,
+        noise: Noise,
+    ) -> Tensor:
         """Which visible tokens are redrawn, [B, L] bool, all among `rows`."""
-        return (z < logits.shape[-1]) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
+        return (z < logits.shape[-1]) & (
+            noise.positions(z, Stream.CORRECT) < self.probability(process, t, s)
+        )
 
-    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def rows(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         redrawn = (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
         return super().rows(process, z, t, s, N, noise) | redrawn
 
@@ -99,24 +120,31 @@ class ACS(Ancestral):
     ) -> tuple[Tensor, Tensor]:
         redrawn = self.redrawn(process, logits, rows, z, t, s, noise)
         others = rows & ~redrawn
-        y = z.masked_scatter(others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise))
+        y = z.masked_scatter(
+            others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise)
+        )
         if redrawn.any():
             clock = process.clock(t[redrawn])
-            posterior = posterior_logits(logits[redrawn[rows]], z[redrawn], clock.log_keep, clock.log_corrupt)
+            posterior = posterior_logits(
+                logits[redrawn[rows]], z[redrawn], clock.log_keep, clock.log_corrupt
+            )
             y = y.masked_scatter(redrawn, draw_visible(process, warp(posterior), s, noise, redrawn))
         return y, s
 
 
 @dataclass(frozen=True)
 class PublishedACS(Sampler):
-    """ACS as the paper's code has it: new values are drawn from softmax(logits) and not noised again.
+    """ACS as the paper's code has it: new values are drawn from softmax(logits) and not noised
+    again.
 
-    Masked positions unmask with probability 1 - m_s/m_t; visible ones are redrawn with probability eta m_s/m_t from the posterior
-    for self-noise 1/2, which is what the published loss trains (cavity + log(1 + N) at the own token). The last step corrects nothing.
-    (The MASK logit that the code leaves in does not exist here.)
+    Masked positions unmask with probability 1 - m_s/m_t; visible ones are redrawn with probability
+    eta m_s/m_t from the posterior for self-noise 1/2, which is what the published loss trains
+    (cavity + log(1 + N) at the own token). The last step corrects nothing. (The MASK logit that the
+    code leaves in does not exist here.)
 
-    Law: none that is known in closed form. Redrawing without noise sharpens: at a fixed context the chain settles near p(p + 1/N),
-    about temperature 1/2 (`maths.md` 5.4), so generative perplexity and entropy both fall. No bound describes its samples.
+    Law: none that is known in closed form. Redrawing without noise sharpens: at a fixed context the
+    chain settles near p(p + 1/N), about temperature 1/2 (`maths.md` 5.4), so generative perplexity
+    and entropy both fall. No bound describes its samples.
     """
 
     eta: float = 0.01
@@ -132,7 +160,9 @@ class PublishedACS(Sampler):
                 f"the published ACS is defined for MASK-and-uniform noise without leak, not for {process}: use ACS(rate=...)"
             )
 
-    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def rows(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         ratio = process.clock(s).mask / process.clock(t).mask.clamp_min(1e-300)
         redrawn = (z < N) & (t > s) & (noise.positions(z, Stream.CORRECT) < self.eta * ratio)
         return unmasks(process, z, t, s, N, noise) | redrawn

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..family import Process
+from ..denoiser.prediction import posterior_logits
 from ..noise import Noise, Stream
-from ..prediction import posterior_logits
+from ..process import Process
 from .acs import refuse_absorbing
 from .ancestral import Ancestral
 from .base import Sampler, draw_visible
@@ -19,10 +19,12 @@ from .filters import Filter, identity
 
 @dataclass(frozen=True)
 class GibbsCorrector(Sampler):
-    """Redraw one visible token of each sequence from its law given all others: z^i ~ d_t(. | x̂), x̂ the cavity (`maths.md` 5.4).
+    """Redraw one visible token of each sequence from its law given all others: z^i ~ d_t(. | x̂),
+    x̂ the cavity (`maths.md` 5.4).
 
-    The site is drawn uniformly from the visible tokens that the call moves; times stay. Law: with the true cavity it leaves q_t
-    exactly invariant and is reversible (Gibbs sampling); with a trained one, it heads for what the network holds to be consistent.
+    The site is drawn uniformly from the visible tokens that the call moves; times stay. Law: with
+    the true cavity it leaves q_t exactly invariant and is reversible (Gibbs sampling); with a
+    trained one, it heads for what the network holds to be consistent.
     """
 
     predicts: ClassVar[bool] = False
@@ -30,7 +32,9 @@ class GibbsCorrector(Sampler):
     def check(self, process: Process) -> None:
         refuse_absorbing(self, process)
 
-    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def rows(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         place = torch.where((z < N) & (t > s), noise.positions(z, Stream.ORDER), 0.0)
         highest = place.amax(-1, keepdim=True)
         return (place == highest) & (highest > 0)
@@ -56,10 +60,11 @@ class GibbsCorrector(Sampler):
 
 @dataclass(frozen=True)
 class PosteriorCorrector(GibbsCorrector):
-    """Pass one visible token of each sequence through its clean value: x ~ P(x | z), then z^i ~ d_t(. | x) (`maths.md` 5.4).
+    """Pass one visible token of each sequence through its clean value: x ~ P(x | z), then z^i ~
+    d_t(. | x) (`maths.md` 5.4).
 
-    Law: as `GibbsCorrector`, exactly invariant and reversible with the true posterior, but lazier: where little noise is left x is
-    mostly z^i itself.
+    Law: as `GibbsCorrector`, exactly invariant and reversible with the true posterior, but lazier:
+    where little noise is left x is mostly z^i itself.
     """
 
     def target(self, process: Process, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
@@ -69,10 +74,12 @@ class PosteriorCorrector(GibbsCorrector):
 
 @dataclass(frozen=True)
 class PredictorCorrector(Sampler):
-    """Before every step of `predictor`, `corrections` calls of `corrector` at the times where the state stands.
+    """Before every step of `predictor`, `corrections` calls of `corrector` at the times where the
+    state stands.
 
-    Law: none that a bound describes. With the true cavity a correction leaves q_t as it is, so it takes no state further from q_t:
-    what the predictor errs by drawing tokens together shrinks. Costs 1 + corrections network calls per call of the schedule.
+    Law: none that a bound describes. With the true cavity a correction leaves q_t as it is, so it
+    takes no state further from q_t: what the predictor errs by drawing tokens together shrinks.
+    Costs 1 + corrections network calls per call of the schedule.
     """
 
     predictor: Sampler = field(default_factory=Ancestral)
@@ -81,11 +88,17 @@ class PredictorCorrector(Sampler):
 
     def __post_init__(self) -> None:
         if not isinstance(self.corrector, GibbsCorrector):
-            raise ValueError(f"corrector must be GibbsCorrector() or PosteriorCorrector(), got {self.corrector}")
+            raise ValueError(
+                f"corrector must be GibbsCorrector() or PosteriorCorrector(), got {self.corrector}"
+            )
         if not (isinstance(self.corrections, int) and self.corrections >= 1):
-            raise ValueError(f"corrections must be an integer >= 1, got {self.corrections!r}: without any, use the predictor")
+            raise ValueError(
+                f"corrections must be an integer >= 1, got {self.corrections!r}: without any, use the predictor"
+            )
         if self.predictor.prediction != self.corrector.prediction:
-            raise ValueError(f"{self.predictor} reads log-scores and {self.corrector} cavity logits: no network predicts both")
+            raise ValueError(
+                f"{self.predictor} reads log-scores and {self.corrector} cavity logits: no network predicts both"
+            )
 
     @property
     def own_times(self) -> bool:  # type: ignore[override]

@@ -1,8 +1,11 @@
-"""Logit filters: pure functions on the logits of the distribution over clean tokens that a sampler draws from.
+"""Logit filters: pure functions on the logits of the distribution over clean tokens that a sampler
+draws from.
 
-A filter maps logits [..., N] to logits [..., N] and removes a token with -inf. What it does to a sampler's law is the sampler's
-affair: the ancestral step becomes that of a network with the filtered logits, a redraw has its posterior filtered. Tokens with equal
-logits are kept or removed together, so nothing depends on how a sort breaks ties.
+A filter maps logits [..., N] to logits [..., N] and removes a token with -inf. What it does to a
+sampler's law is the sampler's
+affair: the ancestral step becomes that of a network with the filtered logits, a redraw has its
+posterior filtered. Tokens with equal logits are kept or removed together, so nothing depends on how
+a sort breaks ties.
 """
 
 from __future__ import annotations
@@ -62,7 +65,9 @@ def top_k(k: int) -> Filter:
 def _top_p(logits: Tensor, p: float) -> Tensor:
     N, total = logits.shape[-1], logits.double().logsumexp(-1, keepdim=True)
     size = min(N, 512)
-    while True:  # the largest first: a few hundred mostly hold p, and sorting all is many times slower
+    while (
+        True
+    ):  # the largest first: a few hundred mostly hold p, and sorting all is many times slower
         largest = logits.topk(size, -1).values
         mass = (largest.double() - total).exp().cumsum(-1)
         if size == N or bool((mass[..., -1] >= p).all()):
@@ -73,7 +78,8 @@ def _top_p(logits: Tensor, p: float) -> Tensor:
 
 
 def top_p(p: float) -> Filter:
-    """Keep the smallest set of likeliest tokens that holds at least probability p (the nucleus), the token that reaches p included.
+    """Keep the smallest set of likeliest tokens that holds at least probability p (the nucleus),
+    the token that reaches p included.
 
     Raises:
         ValueError: if p lies outside (0, 1].
@@ -95,17 +101,23 @@ def min_p(p: float) -> Filter:
         ValueError: if p lies outside [0, 1].
     """
     if not 0 <= p <= 1:
-        raise ValueError(f"min_p must lie in [0, 1], got {p!r}: 0 keeps every token, 1 the likeliest only")
+        raise ValueError(
+            f"min_p must lie in [0, 1], got {p!r}: 0 keeps every token, 1 the likeliest only"
+        )
     return identity if p == 0 else partial(_min_p, p=p)
 
 
 def _ban(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:
     N = logits.shape[-1]
     if max(tokens) >= N:
-        raise ValueError(f"cannot ban token {max(tokens)}: the model has the ordinary tokens 0 to {N - 1}")
+        raise ValueError(
+            f"cannot ban token {max(tokens)}: the model has the ordinary tokens 0 to {N - 1}"
+        )
     kept = logits.index_fill(-1, torch.tensor(tokens, device=logits.device), -math.inf)
     if bool((kept.amax(-1) == -math.inf).any()):
-        raise ValueError("every token that was left is banned: ban before other filters, and not every token")
+        raise ValueError(
+            "every token that was left is banned: ban before other filters, and not every token"
+        )
     return kept
 
 
@@ -113,7 +125,8 @@ def banned(*tokens: int) -> Filter:
     """Never draw these tokens.
 
     Raises:
-        ValueError: if a token is not an integer >= 0; and when it is applied, if the model lacks one or nothing is left.
+        ValueError: if a token is not an integer >= 0; and when it is applied, if the model lacks
+            one or nothing is left.
     """
     if bad := [token for token in tokens if not (isinstance(token, int) and token >= 0)]:
         raise ValueError(f"banned tokens are ids of ordinary tokens, integers >= 0, got {bad[0]!r}")
@@ -127,7 +140,9 @@ def _in_turn(logits: Tensor, filters: tuple[Filter, ...]) -> Tensor:
 
 
 def compose(*filters: Filter) -> Filter:
-    """The filters one after the other, each on what the one before it left; `identity` if none does anything."""
+    """The filters one after the other, each on what the one before it left; `identity` if none does
+    anything.
+    """
     used = tuple(each for each in filters if each is not identity)
     if len(used) <= 1:
         return used[0] if used else identity
@@ -137,4 +152,6 @@ def compose(*filters: Filter) -> Filter:
 def refuse_filters(sampler: object, warp: Filter) -> None:
     """Raise a ValueError for a sampler that draws no distribution over clean tokens."""
     if warp is not identity:
-        raise ValueError(f"{sampler} draws from ratios of noisy marginals: temperature and other filters have no meaning there")
+        raise ValueError(
+            f"{sampler} draws from ratios of noisy marginals: temperature and other filters have no meaning there"
+        )

@@ -8,23 +8,26 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..family import Process
 from ..noise import Noise, Stream
+from ..process import Process
 from .base import Sampler, refuse_moving, reverse_step
 from .filters import Filter, identity
 
 
 @dataclass(frozen=True)
 class FirstHitting(Sampler):
-    """Unmask one token per network call, at the time of its event (arXiv 2409.02908; `maths.md` 5.6).
+    """Unmask one token per network call, at the time of its event (arXiv 2409.02908; `maths.md`
+    5.6).
 
-    With n masked tokens at time t the next event comes at t' = t U^{1/n} and hits each of them alike: every masked token has an
-    event time t U_i, and the latest is next. The hit token is drawn from d_t'(. | x̂). Where the noise has an atom at t = 0
-    (ε-Hybrid) one more call draws every token from its posterior (1.5).
+    With n masked tokens at time t the next event comes at t' = t U^{1/n} and hits each of them
+    alike: every masked token has an event time t U_i, and the latest is next. The hit token is
+    drawn from d_t'(. | x̂). Where the noise has an atom at t = 0 (ε-Hybrid) one more call draws
+    every token from its posterior (1.5).
 
-    Law: exactly that of the ancestral chain with infinitely many steps, for time-free networks under flat and block schedules, where
-    groups follow one another; its bound is the continuous NELBO. A call of a batch moves every sequence by its own next event, so
-    NFE is the number of tokens, and 1 more per group for an atom.
+    Law: exactly that of the ancestral chain with infinitely many steps, for time-free networks
+    under flat and block schedules, where groups follow one another; its bound is the continuous
+    NELBO. A call of a batch moves every sequence by its own next event, so NFE is the number of
+    tokens, and 1 more per group for an atom.
     """
 
     own_times: ClassVar[bool] = True
@@ -41,10 +44,14 @@ class FirstHitting(Sampler):
         """U_i where a token waits for its event, else 0."""
         return torch.where((z == N) & (t > s), noise.positions(z, Stream.ORDER), 0.0)
 
-    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def rows(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         events = self._events(z, t, s, N, noise)
         latest = events.amax(-1, keepdim=True)
-        return torch.where(latest > 0, events == latest, (t > s) & process.corrupts)  # no event left: the atom
+        return torch.where(
+            latest > 0, events == latest, (t > s) & process.corrupts
+        )  # no event left: the atom
 
     def step(
         self,
@@ -60,4 +67,6 @@ class FirstHitting(Sampler):
         events = self._events(z, t, s, logits.shape[-1], noise)
         done = (events > 0).sum(-1, keepdim=True) <= (1 if not process.corrupts else 0)
         times = torch.where(t > s, torch.where(done, 0.0, t * events.amax(-1, keepdim=True)), t)
-        return z.masked_scatter(rows, reverse_step(process, warp(logits), rows, z, t, times, noise)), times
+        return z.masked_scatter(
+            rows, reverse_step(process, warp(logits), rows, z, t, times, noise)
+        ), times

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..family import Process
 from ..noise import Noise, Stream
+from ..process import Process
 from .ancestral import Ancestral
 from .base import reverse_step
 from .filters import Filter, identity
@@ -16,7 +16,9 @@ from .filters import Filter, identity
 
 @dataclass(frozen=True)
 class Remasking:
-    """Base of the rules that give σ, the probability that a visible token is masked again, from the largest admissible one."""
+    """Base of the rules that give σ, the probability that a visible token is masked again, from the
+    largest admissible one.
+    """
 
     def __call__(self, bound: Tensor) -> Tensor:
         """σ in [0, bound], the shape of `bound`."""
@@ -45,7 +47,9 @@ class Rescaled(Remasking):
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
-            raise ValueError(f"eta must lie in [0, 1], got {self.eta!r}: the probability of remasking may not exceed its bound")
+            raise ValueError(
+                f"eta must lie in [0, 1], got {self.eta!r}: the probability of remasking may not exceed its bound"
+            )
 
     def __call__(self, bound: Tensor) -> Tensor:
         return self.eta * bound
@@ -53,22 +57,27 @@ class Rescaled(Remasking):
 
 @dataclass(frozen=True)
 class ReMDM(Ancestral):
-    """Mask visible tokens again with probability σ and unmask the more (arXiv 2503.00307; `maths.md` 5.5).
+    """Mask visible tokens again with probability σ and unmask the more (arXiv 2503.00307;
+    `maths.md` 5.5).
 
-    In the step t -> s a visible token turns to MASK with probability σ <= min(1, m_s/(1 - m_t)) and otherwise takes its ancestral
-    step, which is none under absorbing noise; a MASK stays with probability (m_s - σ (1 - m_t))/m_t, else it is drawn from
-    d_s(. | x̂). Times and σ are per position, so every hyperschedule will do. At s = 0 the bound is 0: the last step is ancestral.
+    In the step t -> s a visible token turns to MASK with probability σ <= min(1, m_s/(1 - m_t)) and
+    otherwise takes its ancestral step, which is none under absorbing noise; a MASK stays with
+    probability (m_s - σ (1 - m_t))/m_t, else it is drawn from d_s(. | x̂). Times and σ are per
+    position, so every hyperschedule will do. At s = 0 the bound is 0: the last step is ancestral.
 
-    Law: that of a non-Markov generative process with the same marginals: given x in place of its prediction q_t(. | x) becomes
-    q_s(. | x) exactly. It has a NELBO of its own (absorbing: cross-entropies of weight 1 - (m_s - σ (1 - m_t))/m_t >= 1 - m_s/m_t), so
-    the bound of the ancestral sampler does not describe its samples.
+    Law: that of a non-Markov generative process with the same marginals: given x in place of its
+    prediction q_t(. | x) becomes q_s(. | x) exactly. It has a NELBO of its own (absorbing:
+    cross-entropies of weight 1 - (m_s - σ (1 - m_t))/m_t >= 1 - m_s/m_t), so the bound of the
+    ancestral sampler does not describe its samples.
     """
 
     sigma: Remasking = Rescaled(0.1)
 
     def check(self, process: Process) -> None:
         if not process.masks or process.leaks:
-            raise ValueError(f"{self} is defined for noise that masks and never unmasks, not for {process}: use Ancestral")
+            raise ValueError(
+                f"{self} is defined for noise that masks and never unmasks, not for {process}: use Ancestral"
+            )
 
     def probability(self, process: Process, t: Tensor, s: Tensor) -> Tensor:
         """σ in the step t -> s; t, s [...] (0 where t = s).
@@ -80,13 +89,19 @@ class ReMDM(Ancestral):
         bound = torch.where(t > s, after / (1 - before).clamp_min(1e-300), 0.0).clamp(max=1.0)
         sigma = self.sigma(bound)
         if bool(((sigma < 0) | (sigma > bound)).any()):
-            raise ValueError(f"{self.sigma} gives a probability of remasking outside [0, min(1, m_s/(1 - m_t))]: lower it")
+            raise ValueError(
+                f"{self.sigma} gives a probability of remasking outside [0, min(1, m_s/(1 - m_t))]: lower it"
+            )
         return sigma
 
-    def _remasked(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def _remasked(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         return (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
 
-    def rows(self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
+    def rows(
+        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
+    ) -> Tensor:
         before, after = process.clock(t).mask, process.clock(s).mask
         stay = (after - self.probability(process, t, s) * (1 - before)) / before.clamp_min(1e-300)
         unmasked = (z == N) & (t > s) & (noise.positions(z, Stream.MASK) >= stay)
@@ -107,5 +122,7 @@ class ReMDM(Ancestral):
         N = logits.shape[-1]
         remasked = self._remasked(process, z, t, s, N, noise)
         others = rows & ~remasked
-        y = z.masked_scatter(others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise))
+        y = z.masked_scatter(
+            others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise)
+        )
         return y.masked_fill(remasked, N), s

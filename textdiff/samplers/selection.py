@@ -13,18 +13,22 @@ from .score import entropy
 
 @dataclass(frozen=True)
 class Selection:
-    """Base of all selections; the surest token of a sequence is always among them, so that generation ends."""
+    """Base of all selections; the surest token of a sequence is always among them, so that
+    generation ends.
+    """
 
     def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        """score [B, L] (-inf where not masked), masked [B, L] bool, logits [R, N] of the masked -> [B, L] bool."""
+        """score [B, L] (-inf where not masked), masked [B, L] bool, logits [R, N] of the masked ->
+        [B, L] bool.
+        """
         raise NotImplementedError
 
 
 def _rank(score: Tensor) -> Tensor:
     """0 for the surest of each row, and so on; of equals the left one first.
 
-    Equal is what agrees to four decimals: masked positions that see the same are equally sure, and rounding errors, which depend on
-    the batch, must not order them.
+    Equal is what agrees to four decimals: masked positions that see the same are equally sure, and
+    rounding errors, which depend on the batch, must not order them.
     """
     return score.mul(1e4).round().argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
@@ -37,7 +41,9 @@ class Count(Selection):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.n, int) and self.n >= 1):
-            raise ValueError(f"n must be an integer >= 1, got {self.n!r}: a call unmasks at least one token")
+            raise ValueError(
+                f"n must be an integer >= 1, got {self.n!r}: a call unmasks at least one token"
+            )
 
     def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
         return masked & (_rank(score) < self.n)
@@ -45,13 +51,17 @@ class Count(Selection):
 
 @dataclass(frozen=True)
 class Threshold(Selection):
-    """Every token with a score of at least `value`, in the units of the score (for `Entropy` minus nats, such as -0.1)."""
+    """Every token with a score of at least `value`, in the units of the score (for `Entropy` minus
+    nats, such as -0.1).
+    """
 
     value: float
 
     def __post_init__(self) -> None:
         if math.isnan(self.value):
-            raise ValueError("value must be a number, such as 0.9 for a probability or -0.1 for an entropy of 0.1 nats")
+            raise ValueError(
+                "value must be a number, such as 0.9 for a probability or -0.1 for an entropy of 0.1 nats"
+            )
 
     def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
         return masked & ((score >= self.value) | (_rank(score) == 0))
@@ -59,9 +69,11 @@ class Threshold(Selection):
 
 @dataclass(frozen=True)
 class EntropyBound(Selection):
-    """As many of the surest tokens as keep Σ H - max H <= bound, in nats (the EB-sampler, arXiv 2505.24857).
+    """As many of the surest tokens as keep Σ H - max H <= bound, in nats (the EB-sampler, arXiv
+    2505.24857).
 
-    That difference bounds what drawing them independently of one another can cost, their total correlation under the network's laws.
+    That difference bounds what drawing them independently of one another can cost, their total
+    correlation under the network's laws.
     """
 
     bound: float

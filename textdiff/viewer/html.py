@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..trajectory import Trajectory
+from ..generation.trajectory import Trajectory
 from .states import State, states
 
 
@@ -40,7 +40,10 @@ def page(
     ids = sorted({run[1] for sample in samples for position in sample["runs"] for run in position})
     piece = {token: number for number, token in enumerate(ids)}
     for sample in samples:
-        sample["runs"] = [[value for n, token, *rest in runs for value in (n, piece[token], *rest)] for runs in sample["runs"]]
+        sample["runs"] = [
+            [value for n, token, *rest in runs for value in (n, piece[token], *rest)]
+            for runs in sample["runs"]
+        ]
     data = {
         "settings": [[str(name), str(value)] for name, value in settings.items()],
         "states": [[state.name.lower(), state.label] for state in State],
@@ -48,12 +51,19 @@ def page(
         "pieces": [None if token == num_tokens else decode(token) for token in ids],
         "samples": samples,
     }
-    parts = {"title": html.escape(title), "data": _json(data), "style": _file("page.css"), "script": _file("page.js")}
+    parts = {
+        "title": html.escape(title),
+        "data": _json(data),
+        "style": _file("page.css"),
+        "script": _file("page.js"),
+    }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
 
 
 def _sample(trajectory: Trajectory, num_tokens: int) -> dict[str, Any]:
-    """Per position its runs (first frame, id, state, confidence or 0): a run ends where something happens."""
+    """Per position its runs (first frame, id, state, confidence or 0): a run ends where something
+    happens.
+    """
     cells = states(trajectory, num_tokens).cpu()
     ids, confidence = trajectory.ids.cpu(), trajectory.confidence.float().cpu().nan_to_num(0.0)
     starts = confidence > 0
@@ -61,15 +71,22 @@ def _sample(trajectory: Trajectory, num_tokens: int) -> dict[str, Any]:
     starts[1:] |= (ids[1:] != ids[:-1]) | (cells[1:] != cells[:-1])
     return {
         "frames": len(ids),
-        "runs": [_runs(starts[:, i], ids[:, i], cells[:, i], confidence[:, i]) for i in range(ids.shape[1])],
+        "runs": [
+            _runs(starts[:, i], ids[:, i], cells[:, i], confidence[:, i])
+            for i in range(ids.shape[1])
+        ],
     }
 
 
-def _runs(starts: Tensor, ids: Tensor, cells: Tensor, confidence: Tensor) -> list[tuple[int, int, int, float]]:
+def _runs(
+    starts: Tensor, ids: Tensor, cells: Tensor, confidence: Tensor
+) -> list[tuple[int, int, int, float]]:
     frames = starts.nonzero().flatten()
     chances = [float(f"{chance:.3g}") for chance in confidence[frames].tolist()]
     short = [int(chance) if chance in (0, 1) else chance for chance in chances]
-    return list(zip(frames.tolist(), ids[frames].tolist(), cells[frames].tolist(), short, strict=True))
+    return list(
+        zip(frames.tolist(), ids[frames].tolist(), cells[frames].tolist(), short, strict=True)
+    )
 
 
 def _json(data: Any) -> str:

@@ -1,4 +1,6 @@
-"""What can be said of one token after one call: the only place where the viewers' states are decided."""
+"""What can be said of one token after one call: the only place where the viewers' states are
+decided.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from ..trajectory import Trajectory
+from ..generation.trajectory import Trajectory
 
 
 class State(IntEnum):
@@ -64,11 +66,14 @@ def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
     """`State` of every cell of a trajectory, [frames, L] uint8; nothing has changed yet in frame 0.
 
     Raises:
-        ValueError: if the parts of the trajectory do not have one shape, or an id lies outside 0..N.
+        ValueError: if the parts of the trajectory do not have one shape, or an id lies outside
+            0..N.
     """
     ids = trajectory.ids
     if ids.dim() != 2 or not len(ids):
-        raise ValueError(f"a trajectory has ids [frames, L] with at least one frame, got the shape {tuple(ids.shape)}")
+        raise ValueError(
+            f"a trajectory has ids [frames, L] with at least one frame, got the shape {tuple(ids.shape)}"
+        )
     parts = {"settled": trajectory.settled, "confidence": trajectory.confidence}
     for name, part in parts.items():
         if part.shape != ids.shape:
@@ -76,9 +81,13 @@ def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
                 f"{name} has the shape {tuple(part.shape)}, but ids has {tuple(ids.shape)}: record both at every frame"
             )
     if trajectory.given.shape != ids.shape[1:]:
-        raise ValueError(f"given has the shape {tuple(trajectory.given.shape)}, but there are {ids.shape[1]} positions")
+        raise ValueError(
+            f"given has the shape {tuple(trajectory.given.shape)}, but there are {ids.shape[1]} positions"
+        )
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= num_tokens:
         raise ValueError(
             f"token ids lie in {int(ids.min())}..{int(ids.max())}, outside 0..{num_tokens}: give the model's num_tokens (MASK is that id)"
         )
-    return state(torch.cat([ids[:1], ids[:-1]]), ids, trajectory.settled, trajectory.given, num_tokens)
+    return state(
+        torch.cat([ids[:1], ids[:-1]]), ids, trajectory.settled, trajectory.given, num_tokens
+    )

@@ -33,7 +33,9 @@ Cell = tuple[str, State]
 
 
 def visible(text: str) -> str:
-    """A text with marks for what a terminal would obey: control characters, line breaks (↵), changes of direction."""
+    """A text with marks for what a terminal would obey: control characters, line breaks (↵),
+    changes of direction.
+    """
     return "".join(_visible(character) for character in text)
 
 
@@ -42,12 +44,17 @@ def _visible(character: str) -> str:
         return "↵"
     if ord(character) < 0x20:
         return chr(0x2400 + ord(character))
-    odd = unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or unicodedata.bidirectional(character) in _BIDI
+    odd = (
+        unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+        or unicodedata.bidirectional(character) in _BIDI
+    )
     return "\ufffd" if odd else character
 
 
 def width(character: str) -> int:
-    """Columns of one visible character: 0 combining, 2 East Asian wide, else 1 (sequences of emoji are measured one by one)."""
+    """Columns of one visible character: 0 combining, 2 East Asian wide, else 1 (sequences of emoji
+    are measured one by one).
+    """
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -91,10 +98,12 @@ class Seen(Protocol):
 
 
 class Watcher:
-    """Shows the first sample of every batch while it is generated; use it as a context manager, which gives the cursor back.
+    """Shows the first sample of every batch while it is generated; use it as a context manager,
+    which gives the cursor back.
 
-    On a terminal each call redraws in place, with the tail of a text that is too long; elsewhere, and with NO_COLOR or TERM=dumb,
-    each call prints one plain line. `generation.denoise` calls it with its states.
+    On a terminal each call redraws in place, with the tail of a text that is too long; elsewhere,
+    and with NO_COLOR or TERM=dumb, each call prints one plain line. `generation.denoise` calls it
+    with its states.
 
     Args:
         decode: the text of one token id in 0..N-1.
@@ -102,10 +111,16 @@ class Watcher:
         stream: where to.
     """
 
-    def __init__(self, decode: Callable[[int], str], num_tokens: int, stream: TextIO | None = None) -> None:
+    def __init__(
+        self, decode: Callable[[int], str], num_tokens: int, stream: TextIO | None = None
+    ) -> None:
         self.decode, self.num_tokens = cache(decode), num_tokens
         self.stream = sys.stderr if stream is None else stream
-        self.plain = not self.stream.isatty() or bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
+        self.plain = (
+            not self.stream.isatty()
+            or bool(os.environ.get("NO_COLOR"))
+            or os.environ.get("TERM") == "dumb"
+        )
         self._before: Tensor | None = None
         self._given, self._height = torch.zeros(0, dtype=torch.bool), 0
 
@@ -114,7 +129,12 @@ class Watcher:
             self._write(HIDE)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         if not self.plain:
             self._write("\x1b[0m" + SHOW)
 
@@ -140,7 +160,10 @@ class Watcher:
         shown = sorted({cell for _, cell in pieces})
         legend = [piece for cell in shown for piece in (("  ", State.SETTLED), (cell.label, cell))]
         head = wrap([(heading, State.SETTLED), *legend], columns)[0]
-        lines = [head, *wrap(pieces, columns)[-max(rows - 2, 1) :]]  # the cursor rests in a row of its own
+        lines = [
+            head,
+            *wrap(pieces, columns)[-max(rows - 2, 1) :],
+        ]  # the cursor rests in a row of its own
         up = f"\x1b[{self._height}A" if self._height else ""
         self._write(up + "\r" + CLEAR + "".join(paint(line) + "\r\n" for line in lines))
         self._height = len(lines)

@@ -1,0 +1,214 @@
+"""Every sampler with every process (maths.md 7: 36): it works, or `check` says why not; and draws
+at full vocabulary (35).
+"""
+
+import pytest
+import torch
+from driving import allowed, flat_run
+from enumeration import chi_square
+from toys import PROCESSES, name, toy
+
+from textdiff import spec
+from textdiff.denoiser.prediction import Prediction
+from textdiff.noise import Noise, Stream, categorical, probability, uniform
+from textdiff.process import (
+    Absorbing,
+    EpsilonHybrid,
+    GammaHybrid,
+    GammaHybridMaskClock,
+    Process,
+    SmoothEpsilonHybrid,
+)
+from textdiff.samplers import (
+    ACS,
+    Analytic,
+    Ancestral,
+    Capped,
+    Confidence,
+    Count,
+    Entropy,
+    EntropyBound,
+    Euler,
+    FirstHitting,
+    GibbsCorrector,
+    InformedACS,
+    PosteriorCorrector,
+    PredictorCorrector,
+    PublishedACS,
+    ReMDM,
+    Sampler,
+    temperature,
+    top_p,
+)
+from textdiff.samplers.filters import identity
+
+SAMPLERS = [
+    Ancestral(),
+    ACS(eta=0.9),
+    ACS(rate=2.0),
+    InformedACS(eta=0.9),
+    InformedACS(rate=2.0),
+    PublishedACS(0.9),
+    ReMDM(),
+    ReMDM(Capped(0.3)),
+    FirstHitting(),
+    Confidence(),
+    Confidence(Entropy(), EntropyBound(0.5)),
+    PredictorCorrector(),
+    PredictorCorrector(ReMDM(), PosteriorCorrector(), 2),
+    PredictorCorrector(FirstHitting()),
+    PredictorCorrector(Confidence(select=Count(2))),
+    Analytic(),
+    Euler(),
+]
+EVERY = [
+    *PROCESSES,
+    GammaHybrid(0.0),
+    GammaHybridMaskClock(0.0),
+    EpsilonHybrid(0.0),
+    SmoothEpsilonHybrid(0.0),
+]
+
+
+@pytest.mark.parametrize("process", EVERY, ids=name)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+def test_36_every_sampler_with_every_process(sampler, process):
+    """No MASK is left, tokens are ordinary, draws differ; a refusal names the process and a way
+    out.
+    """
+    if not allowed(sampler, process):
+        with pytest.raises(ValueError) as refusal:
+            sampler.check(process)
+        assert (
+            repr(process) in str(refusal.value) and "use " in str(refusal.value)
+        ) or "tail=" in str(refusal.value)
+        return
+    B, d, net = 40, 4, toy(process)
+    scored = sampler.prediction == Prediction.LOG_SCORE
+    for warp in [identity] if scored else [identity, temperature(0.5), top_p(0.8)]:
+        z, _ = flat_run(sampler, process, net, B, d, T=5, warp=warp)
+        assert z.max() < net.num_tokens and z.min() >= 0
+        assert (z != z[:1]).any(), "sequences differ"
+
+
+def test_every_sampler_is_in_the_matrix_and_is_written_as_text():
+    inside = {type(stage).__name__ for sampler in SAMPLERS for stage in (sampler, *sampler.stages)}
+    assert inside == set(spec.names(Sampler)) and GibbsCorrector().stages == (GibbsCorrector(),)
+    for sampler in SAMPLERS:
+        assert spec.parse(str(sampler), Sampler) == sampler
+
+
+@pytest.mark.parametrize("process", EVERY, ids=name)
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+def test_what_does_not_move_stays(sampler, process):
+    """Positions with s = t, and those that `rows` leaves out, keep their tokens; MASK comes from a
+    visible token by leak or ReMDM.
+    """
+    if not allowed(sampler, process):
+        return
+    B, d, net = 200, 6, toy(process)
+    N, noise = net.num_tokens, Noise(3, torch.arange(B))
+    t = torch.tensor([1.0, 0.7, 0.7, 0.4, 0.4, 0.0]).double().expand(B, d)
+    s = torch.tensor([1.0, 0.7, 0.3, 0.3, 0.4, 0.0]).double().expand(B, d)
+    z = process.corrupt((noise.positions(t, Stream.ORDER) * N).long(), t, N, noise)
+    for stage in sampler.stages:
+        rows = stage.rows(process, z, t, s, N, noise.at(1))
+        assert not rows[:, [0, 1, 4, 5]].any()
+        logits = torch.randn(int(rows.sum()), N, generator=torch.Generator().manual_seed(0))
+        after, times = stage.step(process, logits, rows, z, t, s, noise.at(1))
+        assert torch.equal(after[~rows], z[~rows])
+        assert (
+            torch.equal(times[:, [0, 1, 4, 5]], t[:, [0, 1, 4, 5]])
+            and (times <= t).all()
+            and (times >= 0).all()
+        )
+        masked_again = ((z < N) & (after == N)).any()
+        assert not masked_again or process.leaks or isinstance(stage, ReMDM)
+
+
+def test_no_step_without_rows_fails():
+    for sampler in SAMPLERS:
+        for process in (p for p in EVERY if allowed(sampler, p)):
+            z, t = torch.tensor([[0, 1]]), torch.zeros(1, 2, dtype=torch.float64)
+            for stage in sampler.stages:
+                rows = stage.rows(process, z, t, t, 3, Noise(0, torch.arange(1)))
+                after, times = stage.step(
+                    process, torch.empty(0, 3), rows, z, t, t, Noise(0, torch.arange(1))
+                )
+                assert not rows.any() and torch.equal(after, z) and torch.equal(times, t)
+
+
+# -------------------------------------------------------------------------------------------------
+# 35: at full vocabulary
+
+V = 50_258
+RARE = torch.cat([torch.full((258,), 0.9 / 258), torch.full((V - 258,), 0.1 / (V - 258))]).double()
+EDGES = torch.tensor([0, 86, 172, 258, 10_258, 20_258, 30_258, 40_258, V])
+
+
+def classes(tokens: torch.Tensor) -> torch.Tensor:
+    return torch.bincount(torch.bucketize(tokens, EDGES[1:], right=True), minlength=len(EDGES))
+
+
+@pytest.mark.parametrize("process", [Absorbing(), EpsilonHybrid(0.2)], ids=name)
+def test_35_a_full_step_draws_rare_tokens_as_often_as_it_should(process: Process):
+    """A step t -> s from MASK in two stages, against the law of one draw over the V + 1 states;
+    2e-6 a rare token.
+    """
+    B, L, t, s = 40, 400, 1.0, 0.75
+    before, after = (torch.full((B, L), time, dtype=torch.float64) for time in (t, s))
+    z, noise = torch.full((B, L), V), Noise(0, torch.arange(B), 3)
+    rows = Ancestral().rows(process, z, before, after, V, noise)
+    logits = RARE.log().expand(int(rows.sum()), V)
+    moved, _ = Ancestral().step(process, logits, rows, z, before, after, noise)
+    law = process.marginal(RARE, torch.tensor(s, dtype=torch.float64))
+    expected = torch.tensor([*(law[a:b].sum() for a, b in EDGES.unfold(0, 2, 1)), law[V]])
+    assert chi_square(classes(moved.flatten()), B * L * expected) > 1e-4
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 255, 257, 4097, 50_257])
+def test_35_a_draw_is_the_inverse_cdf_whatever_the_vocabulary(n):
+    """Against a plain cumulative sum, at uniforms on either side of thresholds; alone and in a
+    batch.
+    """
+    R = 40 if n < 10_000 else 12
+    logits = 3 * torch.randn(R, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
+    logits[:, n // 2 :: 5] = -torch.inf
+    logits[:, 0] = 0.0
+    cdf = logits.softmax(-1).cumsum(-1)
+    y = torch.randint(n, (R,), generator=torch.Generator().manual_seed(1)).where(
+        torch.arange(R) % 2 == 0, n - 1
+    )
+    edge = cdf.gather(1, y[:, None])[:, 0]
+    for u in (edge - 1e-12, edge + 1e-12, uniform(0, 0, 0, torch.arange(R), Stream.TOKEN)):
+        u = u.clamp(2.0**-53, 1 - 2.0**-53)
+        drawn = categorical(logits, u)
+        clear = ((cdf - u[:, None]).abs() > 1e-13).all(1) & (u < 1 - 1e-12)
+        assert (
+            torch.equal(drawn[clear], torch.searchsorted(cdf, u[:, None], right=True)[clear, 0])
+            and (drawn < n).all()
+        )
+        assert (logits.gather(1, drawn[:, None]) > -torch.inf).all()
+        assert torch.equal(
+            torch.cat([categorical(logits[i : i + 1], u[i : i + 1]) for i in range(R)]), drawn
+        )
+    own = probability(logits, y)
+    torch.testing.assert_close(
+        own, logits.softmax(-1).gather(1, y[:, None])[:, 0], rtol=1e-13, atol=0
+    )
+    assert torch.equal(
+        torch.cat([probability(logits[i : i + 1], y[i : i + 1]) for i in range(R)]), own
+    )
+
+
+def test_35_shapes_and_types_of_draws():
+    assert categorical(torch.empty(0, 5), torch.empty(0, dtype=torch.float64)).shape == (0,)
+    assert probability(torch.empty(0, 5), torch.empty(0, dtype=torch.int64)).shape == (0,)
+    logits, u = torch.randn(2, 3, 7), uniform(0, 0, 0, torch.arange(6), Stream.TOKEN).view(2, 3)
+    drawn = categorical(logits, u)
+    assert drawn.shape == (2, 3) and drawn.dtype == torch.int64
+    assert torch.equal(drawn.flatten(), categorical(logits.view(6, 7).double(), u.flatten()))
+    shifted = categorical(logits.double() + 800, u)
+    assert torch.equal(shifted, drawn), "large logits do not overflow"
+    half = categorical(logits.bfloat16(), u)
+    assert torch.equal(half, categorical(logits.bfloat16().double(), u))

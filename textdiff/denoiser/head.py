@@ -1,0 +1,143 @@
+"""The chunked map hidden rows -> logits -> per-row value, with the gradient made in the forward
+pass.
+
+No [B, L, V] tensor exists: a chunk's logits live until its values and its gradient are made. Rows
+without a value are never passed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from .prediction import cavity_logits
+from .protocol import Denoiser
+
+CHUNK = defaultdict(lambda: 1 << 26, cpu=1 << 20)
+"""Logits alive at a time: few enough to stay in a CPU's cache, many enough to fill a GPU."""
+LEAST_ROWS = 96  # fewer make the matrix products slow
+
+
+def chunks(rows: int, N: int, device: str) -> Iterator[slice]:
+    """Slices of `rows` whose logits over N tokens are alive together."""
+    size = max(LEAST_ROWS, CHUNK[device] // N)
+    return (slice(begin, min(begin + size, rows)) for begin in range(0, rows, size))
+
+
+class _RowValues(torch.autograd.Function):
+    """The sum of all values and the values; backward works once, for it hands out the gradients
+    made in the forward pass.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        N: int,
+        value: Callable[[Tensor, slice], Tensor],
+        training: bool,
+    ) -> tuple[Tensor, Tensor]:
+        wanted = [training and needed for needed in ctx.needs_input_grad[:3]]
+        values = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
+        grads = [
+            make(x) if want else None
+            for make, x, want in zip(_EMPTY, (hidden, weight, bias), wanted, strict=True)
+        ]
+        for rows in chunks(len(hidden), N, hidden.device.type):
+            _chunk(rows, hidden, weight[:N], bias, value, values, *grads)
+        ctx.grads = grads
+        ctx.mark_non_differentiable(values)
+        return values.sum(), values
+
+    @staticmethod
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        grads, ctx.grads = ctx.grads, None
+        if grads is None:
+            raise RuntimeError("the head's gradient was handed out already: call row_values again")
+        scaled = (None if grad is None else grad.mul_(grad_total.to(grad.dtype)) for grad in grads)
+        return (*scaled, None, None, None)
+
+
+_EMPTY = (torch.empty_like, torch.zeros_like, torch.zeros_like)
+
+
+def _chunk(
+    rows: slice,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    value: Callable[[Tensor, slice], Tensor],
+    values: Tensor,
+    grad_hidden: Tensor | None,
+    grad_weight: Tensor | None,
+    grad_bias: Tensor | None,
+) -> None:
+    """Fill in values and gradients of some rows; all that is as large as their logits is free again
+    when it returns.
+    """
+    training = not (grad_hidden is None and grad_weight is None and grad_bias is None)
+    logits = linear(hidden[rows], weight, bias).detach()
+    with torch.enable_grad():
+        row_value = value(logits.requires_grad_(training), rows)
+    values[rows] = row_value.detach()
+    if not training:
+        return
+    (slope,) = torch.autograd.grad(row_value, logits, torch.ones_like(row_value))
+    del logits
+    if grad_hidden is not None:
+        grad_hidden[rows] = slope.to(weight.dtype) @ weight
+    if grad_weight is not None:
+        grad_weight[: len(weight)].addmm_(
+            slope.to(grad_weight.dtype).T, hidden[rows].to(grad_weight.dtype)
+        )
+    if grad_bias is not None:
+        grad_bias += slope.sum(0)
+
+
+def row_values(
+    network: Denoiser, hidden: Tensor, value: Callable[[Tensor, slice], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Map hidden rows [R, D] to nats: `value(logits [r, N], rows)` -> [r] is called on chunks of
+    rows.
+
+    Returns:
+        The differentiable sum of all values, and the values [R] float64 (without gradient).
+    """
+    weight, bias = network.head_parameters()
+    return _RowValues.apply(
+        hidden, _whole(weight), bias, len(weight), value, torch.is_grad_enabled()
+    )
+
+
+def _whole(weight: Tensor) -> Tensor:
+    """A tied head's weight [N, D] is the front of the embedding: that itself, else autograd pads a
+    second gradient of its size.
+    """
+    base = weight._base
+    front = (
+        base is not None
+        and base.is_leaf
+        and base.shape[1:] == weight.shape[1:]
+        and base.data_ptr() == weight.data_ptr()
+    )
+    return base if front else weight
+
+
+def logits_of(network: Denoiser, hidden: Tensor) -> Tensor:
+    """Logits [..., N] of hidden rows [..., D], for sampling."""
+    weight, bias = network.head_parameters()
+    return linear(hidden, weight, bias)
+
+
+def to_cavity(network: Denoiser, logits: Tensor, z: Tensor) -> Tensor:
+    """Logits [..., N] as every objective and sampler takes them: an imported posterior loses its
+    shift at the own token z [...] (4.3).
+    """
+    return logits if network.self_noise is None else cavity_logits(logits, z, network.self_noise)

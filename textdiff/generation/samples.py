@@ -1,0 +1,45 @@
+"""What `Model.generate` returns, and how states of the loop become trajectories, streams and
+progress.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One entry per sample, in the order prompt by prompt.
+
+    Args:
+        ids: token ids of each sample, prompt included, cut behind a drawn end of text.
+        texts: their texts.
+        nfe: network calls that each needed.
+        seconds: wall time of all.
+        tokens: tokens that were drawn, given ones not counted.
+        body_rows, head_rows: rows that went through the network's body and its head.
+        trajectories: how each came about, if `output_trajectory` was asked for.
+    """
+
+    ids: list[Tensor]
+    texts: list[str]
+    nfe: list[int]
+    seconds: float
+    tokens: int
+    body_rows: int
+    head_rows: int
+    trajectories: list[Trajectory] | None = None
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Drawn tokens per second."""
+        return self.tokens / max(self.seconds, 1e-9)
+
+    @property
+    def tokens_per_forward(self) -> float:
+        """Drawn tokens per network call of a sequence."""
+        return self.tokens / max(sum(self.nfe), 1)

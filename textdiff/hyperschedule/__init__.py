@@ -1,0 +1,21 @@
+"""Hyperschedules: which position is at which noise level at which network call.
+
+A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per position
+(`base.py`); `schedules.py` has them by name.
+"""
+
+from .base import Hyperschedule, Tiling, same_visibility, tile
+from .schedules import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
+
+__all__ = [
+    "Block",
+    "Flat",
+    "Hyperschedule",
+    "QuenchedAR",
+    "Slide",
+    "StartSteps",
+    "TightBlock",
+    "Tiling",
+    "same_visibility",
+    "tile",
+]

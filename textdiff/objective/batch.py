@@ -1,0 +1,48 @@
+"""Sequences to be scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Sequences to be scored.
+
+    Args:
+        ids: [B, L] in 0..N-1.
+        example: [B] names each row for the noise.
+        slot: [B] running number in the order of the data; neighbours are stratified.
+        valid: [B, L] False at ignored padding, or None.
+        document: [B, L] attention stays inside a document, or None.
+        key: times of different keys are independent.
+        given: [B, L] True at known tokens: seen at t = 0 and not scored, so that the bound is one
+            of the others given them; or None.
+    """
+
+    ids: Tensor
+    example: Tensor
+    slot: Tensor
+    valid: Tensor | None = None
+    document: Tensor | None = None
+    key: int = 0
+    given: Tensor | None = None
+
+    @property
+    def counts(self) -> Tensor | None:
+        """[B, L] True at tokens that are noised and scored; None: all."""
+        if self.given is None:
+            return self.valid
+        return ~self.given if self.valid is None else self.valid & ~self.given
+
+    @property
+    def scored(self) -> Tensor:
+        """[B] number of tokens that count."""
+        return (
+            torch.full_like(self.example, self.ids.shape[-1])
+            if self.counts is None
+            else self.counts.sum(-1)
+        )

@@ -1,0 +1,169 @@
+"""Unbiased estimates of a bound: which times and which noise are drawn, and the sum over a
+sequence.
+
+    -log p(x) <= Σ_i KL_prior + E[ factor · Σ_i value(row i) ] + reconstruction of an atom            (2.1), (3.1)
+
+One path for every hyperschedule, the tiling: each position is in one window, all windows are seen
+in one network call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..hyperschedule import Hyperschedule, Tiling, tile
+from ..hyperschedule.plan import Constants, constants
+from ..noise import RUN, Noise, Stream, stratified
+from ..process import Process
+from .batch import Batch
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Noisy sequences: z [B, L]; t and s [B, L] (s None: continuous time); their tiling; the factor
+    of the sum.
+    """
+
+    z: Tensor
+    t: Tensor
+    s: Tensor | None
+    tiling: Tiling
+    factor: float
+
+
+def continuous(schedule: Hyperschedule, L: int) -> bool:
+    """Whether the bound is reported in continuous time: for flat schedules; others have a T-step
+    bound of their own.
+    """
+    return constants(schedule, L, torch.device("cpu")).flat
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """Base of the ways to draw noise levels."""
+
+    blind: ClassVar[bool] = False
+    """Whether it holds only for networks that do not look at t."""
+
+    def __call__(
+        self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise
+    ) -> Draw:
+        """One noisy version of each sequence."""
+        raise NotImplementedError
+
+
+def _per_group(batch: Batch, fixed: Constants, noise: Noise) -> Tensor:
+    """One stratified uniform for each group of a hyperschedule, [B, L].
+
+    A single group is stratified over neighbouring slots. Several are stratified over a sequence, in
+    a run of their own: runs that sequences shared would give the same group of all of them the same
+    half of [0, 1).
+    """
+    run = 1 if fixed.groups == 1 else -(-fixed.groups // RUN) * RUN
+    slot = batch.slot.unsqueeze(-1) * run + torch.arange(fixed.groups, device=batch.slot.device)
+    return stratified(noise.seed, batch.key, slot)[:, fixed.group]
+
+
+@dataclass(frozen=True)
+class Stratified(Estimator):
+    """Offsets stratified over neighbouring slots and over the blocks of a sequence (`maths.md` 3.4,
+    4.5).
+
+    `discrete` asks for the T-step bound of a flat schedule too.
+    """
+
+    discrete: bool = False
+
+    def __call__(
+        self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise
+    ) -> Draw:
+        """Draw times from the schedule's tiling, and noise at them."""
+        L = batch.ids.shape[-1]
+        steps = self.discrete or not continuous(schedule, L)
+        fixed = constants(schedule, L, batch.ids.device)
+        offset = _per_group(batch, fixed, noise) * schedule.T
+        tiling = tile(fixed.start, schedule.T, offset.floor() if steps else offset)
+        level, tiling = tiling.level, fixed.tiling if fixed.apart else tiling
+        t = level / schedule.T
+        s = (level - 1) / schedule.T if steps else None
+        if batch.counts is not None:
+            t = torch.where(batch.counts, t, 0.0)
+            s = None if s is None else torch.where(batch.counts, s, 0.0)
+        z = process.corrupt(batch.ids, t, N, noise)
+        return Draw(z, t, s, tiling, float(schedule.T) if steps else 1.0)
+
+
+@dataclass(frozen=True)
+class MaskCount(Estimator):
+    """Condition on the number of masks: l uniform on {1..d}, a random l-subset masked, weight d/l
+    instead of 1/t (4.6).
+
+    Far less variance than a draw of t. For absorbing and ε-Hybrid noise (m = t, networks that do
+    not see t), flat and block schedules (d is a block's length then), in continuous time. With the
+    weighted cross-entropy, the visible terms leave out the count l = 0, a part 1/d of them.
+    """
+
+    blind: ClassVar[bool] = True
+
+    def __call__(
+        self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise
+    ) -> Draw:
+        """Draw a mask count and a subset per block; t = l/d makes the weight m'/m = d/l.
+
+        Raises:
+            ValueError: for other processes and schedules.
+        """
+        L = batch.ids.shape[-1]
+        if process.conditioned or not process.masks:
+            raise ValueError(
+                f"mask-count conditioning holds for absorbing and ε-Hybrid noise, not for {process}: use Stratified"
+            )
+        fixed = constants(schedule, L, batch.ids.device)
+        group = fixed.group
+        if not fixed.apart:
+            raise ValueError(
+                f"mask-count conditioning holds where windows never overlap, not for {schedule}: use Stratified"
+            )
+        valid = (
+            torch.ones_like(batch.ids, dtype=torch.bool) if batch.counts is None else batch.counts
+        )
+        members = torch.zeros(len(valid), fixed.groups, dtype=torch.int64, device=valid.device)
+        d = members.scatter_add(-1, group.expand_as(valid), valid.long())[:, group]
+        count = 1 + (_per_group(batch, fixed, noise) * d).long()
+        t = torch.where(valid, count / d.clamp_min(1).double(), 0.0)
+        rank = _rank(noise.positions(batch.ids, Stream.ORDER) + (~valid).double(), group)
+        z = torch.where(valid & (rank < count), N, process.shuffle(batch.ids, t, N, noise))
+        return Draw(z, t, None, fixed.tiling, 1.0)
+
+
+def _rank(u: Tensor, group: Tensor) -> Tensor:
+    """Rank of each u [B, L] in [0, 2) among those of its group [L], from 0."""
+    rank = (u + 2 * group).argsort(-1).argsort(-1)
+    before = torch.zeros_like(group).scatter_add(0, group, torch.ones_like(group)).cumsum(0)
+    return rank - torch.cat([torch.zeros_like(before[:1]), before[:-1]])[group]
+
+
+def least_variance(
+    process: Process,
+    schedule: Hyperschedule,
+    L: int,
+    discrete: bool = False,
+    conditioned: bool = False,
+) -> Estimator:
+    """Mask-count conditioning where it holds, else stratified offsets.
+
+    `discrete` asks for the T-step bound; `conditioned` says that the network looks at t.
+    """
+    if (
+        not conditioned
+        and process.masks
+        and not process.conditioned
+        and continuous(schedule, L)
+        and not discrete
+    ):
+        return MaskCount()
+    return Stratified(discrete)

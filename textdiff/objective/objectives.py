@@ -1,0 +1,195 @@
+"""Objectives: what one row of logits is worth, in nats, in O(N) and safe in float32.
+
+A row is a token x, its noisy value z (N = MASK) and its time t; with `s`, the next cleaner time,
+the value is that of the step t -> s of a T-step chain, without it the integrand of the continuous
+bound per unit of t. Objectives return values, they do not reduce; `bears` says which rows have a
+value at all, so that no other row reaches the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..denoiser.prediction import Prediction, add_at_own, log_score, own_token_shift
+from ..process import Clock, Process
+from ..process.base import inside
+from .divergence import LogSoftmaxStatistics, as_float, nelbo_integrand, step_kl
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one or many sequences: x, z [R] int64; t [R] in (0, 1]; s [R] in [0, 1) or None for
+    continuous time.
+    """
+
+    x: Tensor
+    z: Tensor
+    t: Tensor
+    s: Tensor | None = None
+
+    def __getitem__(self, index: Any) -> Rows:
+        return Rows(
+            self.x[index], self.z[index], self.t[index], None if self.s is None else self.s[index]
+        )
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Base of all objectives; a frozen dataclass of its options."""
+
+    prediction: ClassVar[Prediction] = Prediction.CAVITY
+    """What a network trained with it predicts."""
+    full: ClassVar[bool] = False
+    """Whether prior, rows and reconstruction add up to the process's bound on -log p(x)."""
+
+    def check(self, process: Process) -> None:
+        """Raise a ValueError if the objective is not defined for this process."""
+
+    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+        """Which rows have a value: bool, the shape of rows.x."""
+        raise NotImplementedError
+
+    def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
+        """Nats per row [R]: per unit of t (s None), or per step t -> s."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Nelbo(Objective):
+    """The negative ELBO of the process: (2.4) in continuous time, (3.3)-(3.5) for the step t -> s."""
+
+    full: ClassVar[bool] = True
+
+    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+        masked = rows.z == N
+        if not process.corrupts:
+            return masked
+        if rows.s is None:
+            return masked | (process.clock(rows.t).keep_rate < 0)
+        return masked | process.moves(rows.s, rows.t)
+
+    def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
+        if rows.s is None:
+            return nelbo_integrand(logits, rows.x, rows.z, rows.t, process)
+        return step_kl(logits, rows.x, rows.z, rows.s, rows.t, process)
+
+
+@dataclass(frozen=True)
+class WeightedCrossEntropy(Objective):
+    """The paper's ε-Hybrid loss, Σ w CE, trained on cavity logits (4.1).
+
+    Weights with κ = 1 - ε: m'/m at MASK, λκ/(1-m) at shuffled and λ(1-κ)/(1-m) at kept visible
+    tokens; a shuffle may hit the token itself, so the kept weight is the mean of both given z = x.
+    The cross-entropy is that of the posterior for self-noise 1/2, cavity + log(1 + N) at the own
+    token, which is what these weights make of any network (4.2): nothing needs recalibration. λ = 0
+    is the bound B2 of maths 4.3, for every λ the loss is at least B2; for λ > 0 it bounds nothing
+    that is sampled with correction.
+    """
+
+    lambda_: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.lambda_ >= 0:
+            raise ValueError(f"lambda_ must be >= 0, got {self.lambda_!r}")
+
+    def check(self, process: Process) -> None:
+        if not process.masks or process.leaks:
+            raise ValueError(
+                f"the weighted cross-entropy is defined for masking processes without leak, not for {process}: use Nelbo"
+            )
+
+    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+        masked = rows.z == N
+        return masked if self.lambda_ == 0 or not process.corrupts else torch.ones_like(masked)
+
+    def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
+        N = logits.shape[-1]
+        clock = process.clock(rows.t)
+        flow = clock.mask_rate if rows.s is None else clock.mask - process.clock(rows.s).mask
+        shifted = add_at_own(as_float(logits), rows.z, own_token_shift(0.5, N))
+        ce = -LogSoftmaxStatistics.apply(shifted, rows.x, rows.x, None)[0].double()
+        corrupt = clock.log_corrupt.exp()
+        kept = clock.keep * corrupt * (1 + 1 / N) / (clock.keep + corrupt / N)
+        visible = (
+            self.lambda_
+            * torch.where(rows.z == rows.x, kept, clock.keep)
+            / (1 - clock.mask).clamp_min(1e-30)
+        )
+        return flow * torch.where(rows.z == N, 1 / clock.mask.clamp_min(1e-30), visible) * ce
+
+
+def _k(a: Tensor) -> Tensor:
+    """K(a) = a (log a - 1)."""
+    return torch.xlogy(a, a) - a
+
+
+@dataclass(frozen=True)
+class ScoreEntropy(Objective):
+    """Exact score entropy for log-score networks: the NELBO of any process without leak, per unit
+    of t (2.5), (2.9).
+
+    SE = Σ_{y≠z} R(y -> z) (s_y - r_y log s_y + K(r_y)),     r_y = q(y | x)/q(z | x),  K(a) = a (log a - 1)
+    """
+
+    prediction: ClassVar[Prediction] = Prediction.LOG_SCORE
+    full: ClassVar[bool] = True
+
+    def check(self, process: Process) -> None:
+        if process.leaks or process.atom:
+            raise ValueError(
+                f"score entropy is defined for processes without leak or atom, not for {process}: use Nelbo"
+            )
+
+    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+        return Nelbo().bears(rows, N, process)
+
+    def _ratios(self, clock: Clock, N: int) -> tuple[Tensor, Tensor, Tensor]:
+        """At MASK r_y = r_0 + r_1 1[y = x]; at a corrupted visible token r_x = odds (and r_y =
+        1/odds at an intact one).
+        """
+        c = clock.log_corrupt.exp() / N
+        seen = (1 - clock.mask) / clock.mask.clamp_min(1e-30)
+        return seen * c, seen * clock.keep, 1 + clock.keep / c.clamp_min(1e-30)
+
+    def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
+        self.check(process)
+        if rows.s is not None:
+            raise ValueError(
+                "score entropy is a bound in continuous time only: use a flat hyperschedule, or Nelbo"
+            )
+        N = logits.shape[-1]
+        clock = process.clock(inside(rows.t))
+        r_0, r_1, odds = self._ratios(clock, N)
+        log_s = log_score(as_float(logits), rows.z, clock.mask)
+        visible = rows.z < N
+        total_s = log_s.exp().sum(-1).double() - visible.double()  # the self-score is 1
+        total_log = log_s.sum(-1).double()
+        log_x = log_s.gather(-1, rows.x.unsqueeze(-1)).squeeze(-1).double()
+        r = clock.mask_rate / (1 - clock.mask).clamp_min(1e-30)
+        masked = r * (total_s - r_1 * log_x - r_0 * total_log + _k(r_1 + r_0) + (N - 1) * _k(r_0))
+        kept = total_s - total_log / odds + (N - 1) * _k(1 / odds)
+        shuffled = total_s - total_log - (odds - 1) * log_x + _k(odds) - (N - 2)
+        unmoved = torch.where(rows.z == rows.x, kept, shuffled)
+        return torch.where(visible, -clock.keep_rate / N * unmoved, masked)
+
+
+@dataclass(frozen=True)
+class PublishedScoreEntropy(ScoreEntropy):
+    """The γ loss as the paper's code has it: e^σ where e^{(1-γ)σ} and e^{γσ} belong, and no r_0
+    (`maths.md` 8.1).
+
+    Right at γ = 0 and γ = 1 only; in between it bounds nothing and hardly punishes a corrupted
+    visible token.
+    """
+
+    full: ClassVar[bool] = False
+
+    def _ratios(self, clock: Clock, N: int) -> tuple[Tensor, Tensor, Tensor]:
+        grown = torch.expm1(-clock.log_keep - torch.log1p(-clock.mask)).clamp_min(
+            1e-30
+        )  # e^σ - 1, since e^-σ = κ(1-m)
+        return torch.zeros_like(grown), 1 / grown, 1 + N / grown

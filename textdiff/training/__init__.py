@@ -1,0 +1,1 @@
+"""Training on Lightning: the module, the optimiser, callbacks, the command line."""

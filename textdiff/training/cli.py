@@ -1,0 +1,206 @@
+"""`textdiff fit | validate | test | predict`: the LightningCLI, with a run folder around it."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace, set_parsing_settings
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from ..data import Corpus, PretrainedTokenizer, TextData, TokenizerSpec
+from ..hyperschedule import Hyperschedule
+from ..model import checkpoint
+from ..model.folder import CONFIG
+from ..network import Architecture
+from ..objective import Estimator, Objective
+from ..process import Process
+from ..samplers import Remasking, Sampler, Score, Selection
+from ..spec import describe
+from .callbacks import ModelFolder
+from .module import TextDiffusion
+
+set_parsing_settings(
+    omegaconf_absolute_to_relative_paths=True,
+    subclasses_enabled=[
+        *(Process, Hyperschedule, Objective, Architecture, Estimator, Corpus, TokenizerSpec),
+        *(Sampler, Score, Selection, Remasking),
+    ],
+)
+
+
+NOISE = (  # of Lightning's, about what is meant as it is
+    "overrides the configure_model",
+    "does not have many workers",
+    "isinstance.treespec, LeafSpec",
+    "Checkpoint directory .* exists and is not empty",
+    "LightningCLI's args parameter is intended",
+    "WeightAveraging callback, but loading a checkpoint outside",
+    "The dirpath has changed from",
+)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Write the resolved config of a training into its run folder."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Only `fit` writes it, so that measuring a run changes nothing in it."""
+        if stage == "fit":
+            path = Path(trainer.default_root_dir) / "config.yaml"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            config = self.config.clone()
+            config.ckpt_path = None  # where this session began is no part of the training
+            if config.model.network is None:
+                described = describe(pl_module.architecture)
+                config.model.network = Namespace(
+                    class_path=described["class_path"],
+                    init_args=Namespace(**described["init_args"]),
+                )
+            self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
+
+
+class TextDiffusionCLI(LightningCLI):
+    """LightningCLI whose `trainer.default_root_dir` is the run folder: model, config, logs and
+    checkpoints lie there.
+    """
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for everything; options of the checkpoints under `--checkpoint`."""
+        parser.link_arguments("seed_everything", "model.seed", compute_fn=int)
+        parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        saving = {"save_last": True, "filename": "step-{step}", "auto_insert_metric_name": False}
+        saving["enable_version_counter"] = (
+            False  # else last.ckpt would stay that of the first training in this folder
+        )
+        parser.set_defaults({f"checkpoint.{name}": value for name, value in saving.items()})
+
+    def before_instantiate_classes(self) -> None:
+        """Put the checkpoints into the run folder."""
+        config = self.config[self.subcommand]
+        if config.checkpoint.dirpath is None:
+            config.checkpoint.dirpath = str(Path(config.trainer.default_root_dir) / "checkpoints")
+
+    def instantiate_classes(self) -> None:
+        """A training that goes on has its weights from the checkpoint; the model it once began from
+        may be gone.
+
+        A pretrained network brings its own tokenizer, unless the config names one.
+        """
+        config = self.config[self.subcommand]
+        if config.get("weights_only") is False:
+            raise ValueError(
+                "--weights_only false would run code from a checkpoint, which textdiff does not do: leave it out"
+            )
+        config.weights_only = (
+            True  # Lightning's own default would run code from a checkpoint at a URL
+        )
+        began = config.model.init_from
+        if config.get("ckpt_path"):
+            config.model.init_from = None
+        super().instantiate_classes()
+        config.model.init_from = began
+        name = self.model.architecture.tokenizer
+        if name is not None and self.datamodule.spec is None:
+            self.datamodule.spec = PretrainedTokenizer(name)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """CSV logs always, TensorBoard's if it is installed, unless the config names loggers."""
+        trainer_config = self.config_init[self.subcommand].trainer
+        if trainer_config.logger in (None, True):
+            root = trainer_config.default_root_dir
+            loggers: list[Logger] = [CSVLogger(root, name="logs")]
+            if importlib.util.find_spec("tensorboard") is not None:
+                loggers.append(TensorBoardLogger(root, name="tensorboard"))
+            kwargs["logger"] = loggers if self.subcommand == "fit" else False
+        return super().instantiate_trainer(**kwargs)
+
+    def _parse_ckpt_path(self) -> None:
+        """The config alone says what is built; Lightning would let the checkpoint overrule it,
+        options of this command too.
+        """
+        path = self.config[self.config.subcommand].get("ckpt_path")
+        if path and Path(path).is_file():
+            checkpoint.read(path, device="meta")
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train; a new run folder is removed again if not even one step could be made."""
+        run = Path(self.trainer.default_root_dir)
+        fresh = not run.exists()
+        try:
+            self.trainer.fit(model, **kwargs)
+        except Exception:
+            if fresh and self.trainer.global_step == 0:
+                shutil.rmtree(run, ignore_errors=True)
+            raise
+
+    def before_fit(self) -> None:
+        """Refuse to write over another model, and read the data before anything is written."""
+        run = Path(self.trainer.default_root_dir)
+        if (run / CONFIG).exists() and self.config.fit.ckpt_path is None:
+            raise ValueError(
+                f"{run} already holds a model: go on with it (--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
+                "(--trainer.default_root_dir), or remove it"
+            )
+        data: TextData = self.datamodule
+        data.tokenizer  # noqa: B018 - built on first use
+        if not data.corpus.streaming:
+            data.packed("train")
+        if self.trainer.limit_val_batches:
+            data.packed("validation")
+
+    def _need_checkpoint(self) -> None:
+        """An untrained network measures and fills in nothing of use."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path is None and config.model.init_from is None:
+            raise ValueError(
+                f"{self.subcommand} needs a trained network: give --ckpt_path RUN/checkpoints/last.ckpt"
+            )
+
+    before_validate = before_test = before_predict = _need_checkpoint
+
+    def after_predict(self) -> None:
+        """Print the filled texts and keep them in the run folder, one JSON string a line: a drawn
+        text may hold line breaks.
+        """
+        texts = [text for batch in self.trainer.predict_loop.predictions or [] for text in batch]
+        if not self.trainer.is_global_zero:
+            return
+        print("\n".join(texts))
+        path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8"
+        )
+
+
+def main(arguments: list[str]) -> None:
+    """Run one Lightning sub-command."""
+    for noise in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{noise}.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: "litlogger" not in record.getMessage()
+    )
+    TextDiffusionCLI(
+        TextDiffusion,
+        TextData,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+        trainer_defaults={
+            "default_root_dir": "runs/latest",
+            "use_distributed_sampler": False,
+            "callbacks": [ModelFolder()],
+        },
+        parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
+        args=arguments,
+    )

@@ -1,0 +1,68 @@
+"""Begin a training with the weights of a trained model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..data.tokenizers import tokenizer_hash
+from ..denoiser.prediction import Prediction
+from ..denoiser.protocol import Architecture
+from ..model.model import Model
+
+SHAPELESS = {
+    "dropout",
+    "attention",
+    "dtype",
+    "transformers_version",
+    "architectures",
+    "_name_or_path",
+}
+"""Entries of a network's config that say nothing of its weights."""
+
+
+def architecture(origin: Model) -> Architecture:
+    """The shape of a model's network; a ValueError if that has no name in a config."""
+    found = getattr(origin.network, "architecture", None)
+    if found is None:
+        raise ValueError(
+            f"init_from holds a {type(origin.network).__name__}, whose shape is not known here: state model.network"
+        )
+    return found
+
+
+def give(
+    origin: Model, network: Any, tokenizer: PreTrainedTokenizerBase, prediction: Prediction
+) -> None:
+    """Copy the weights of `origin` into a network.
+
+    Raises:
+        ValueError: if the tokenizer, the shape of the network or the meaning of its output is
+            another.
+    """
+    theirs, ours = (tokenizer_hash(each) for each in (origin.tokenizer, tokenizer))  # type: ignore[arg-type]
+    if theirs != ours:
+        raise ValueError(
+            f"init_from has another tokenizer (sha256 {theirs[:12]}) than the data (sha256 {ours[:12]}): use its own, "
+            "--data.tokenizer textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path with its folder or Hub id"
+        )
+    given, here = _shape(origin.network, origin.prediction), _shape(network, prediction)
+    differ = [
+        f"{name} {given.get(name)} here {here.get(name)}"
+        for name in given | here
+        if given.get(name) != here.get(name)
+    ]
+    if differ:
+        raise ValueError(
+            f"init_from holds another network: {', '.join(differ)}; state the same, or leave model.network out"
+        )
+    network.load_state_dict(origin.network.state_dict(), strict=True)  # type: ignore[attr-defined]
+
+
+def _shape(network: Any, prediction: Prediction) -> dict[str, Any]:
+    """What decides which weights a network has, how they are used and what comes out."""
+    kept = {
+        name: value for name, value in network.config.to_dict().items() if name not in SHAPELESS
+    }
+    return kept | {"predicts": str(prediction)}

@@ -1,0 +1,338 @@
+"""The LightningModule: draw noise, call the network, sum the objective, log bounds by name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from ..data.tokenizers import tokenizer_hash
+from ..hyperschedule import Flat, Hyperschedule
+from ..model.folder import load
+from ..model.model import Model
+from ..model.requests import MASK_TEXT, check_tokenizer
+from ..network import Architecture, Transformer, TransformerModel
+from ..noise import Noise, Stream, uniform
+from ..objective import Batch, Estimator, Nelbo, Objective, Stratified, least_variance
+from ..objective.bounds import bounds, estimate, sequence_nats
+from ..process import EpsilonHybrid, Process
+from ..samplers import Ancestral, Sampler
+from ..spec import build, describe
+from . import finetuning
+from .optimiser import _check_optimiser
+
+TOKENIZER = "tokenizer"  # a checkpoint's hash of the tokenizer
+
+
+class TextDiffusion(LightningModule):
+    """Train a hybrid diffusion language model.
+
+    Args:
+        process: what noise does to one token.
+        hyperschedule: which position is at which noise level at which call.
+        objective: what a row of logits is worth; it also decides what the network predicts.
+        network: the network's shape; by default that of `init_from`, else `Transformer()`.
+        init_from: a model to begin from (folder, .ckpt or Hub id): its weights only, and only if
+            network and tokenizer are the same.
+        estimator: how noise levels are drawn in training.
+        sampler: how `predict` fills `[MASK]`.
+        lr: peak learning rate of AdamW.
+        betas: AdamW's moments.
+        weight_decay: on matrices only.
+        warmup: steps of linear warm-up.
+        final_lr: share of `lr` at the end of the cosine, in [0, 1].
+        compile: run the network's blocks through `torch.compile`; the first steps take a minute.
+        seed: key of all noise.
+        num_tokens: N; by default that of the data's tokenizer.
+        bos: id in front of a shifted sequence; by default that of the data's tokenizer.
+    """
+
+    def __init__(
+        self,
+        process: Process = EpsilonHybrid(),  # noqa: B008 - frozen
+        hyperschedule: Hyperschedule = Flat(),  # noqa: B008
+        objective: Objective = Nelbo(),  # noqa: B008
+        network: Architecture | None = None,
+        estimator: Estimator = Stratified(),  # noqa: B008
+        sampler: Sampler = Ancestral(),  # noqa: B008
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.01,
+        warmup: int = 100,
+        final_lr: float = 0.1,
+        compile: bool = False,
+        seed: int = 0,
+        num_tokens: int | None = None,
+        bos: int | None = None,
+        init_from: str | None = None,
+    ):
+        super().__init__()
+        # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as
+        # such.
+        self.process: Process = build(process, Process)  # type: ignore[type-abstract]
+        self.hyperschedule, self.objective = (
+            build(hyperschedule, Hyperschedule),
+            build(objective, Objective),
+        )
+        self.origin = None if init_from is None else load(init_from)
+        shape = network or (
+            Transformer() if self.origin is None else finetuning.architecture(self.origin)
+        )
+        self.architecture = build(shape, Architecture)
+        self.estimator = build(estimator, Estimator)
+        self.sampler = build(sampler, Sampler)
+        self.objective.check(self.process)
+        _check_optimiser(lr, betas, weight_decay, warmup, final_lr)
+        self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
+        self.warmup, self.final_lr, self.compiled, self.seed = warmup, final_lr, compile, seed
+        self.num_tokens, self.bos = num_tokens, bos
+        self.network: TransformerModel | None = None
+        self.metrics: dict[str, MeanMetric] = {}
+        if num_tokens is not None:
+            self._build_network()
+
+    def _build_network(self) -> None:
+        assert self.num_tokens is not None
+        self.network = self.architecture.build(
+            self.num_tokens, self.process.conditioned, self.bos or 0
+        )
+        self.decayed = {
+            name for name, p in self.named_parameters() if p.ndim >= 2
+        }  # now: FSDP flattens them later
+
+    def configure_model(self) -> None:
+        """Build the network once the tokenizer is known."""
+        tokenizer = self.trainer.datamodule.tokenizer if self._trainer is not None else None  # type: ignore[attr-defined]
+        if self.network is None and tokenizer is not None:
+            self.num_tokens, self.bos = len(tokenizer), tokenizer.bos_token_id
+            with torch.random.fork_rng():
+                torch.manual_seed(self.seed)
+                self._build_network()
+        elif self.network is not None and tokenizer is not None:
+            check_tokenizer(tokenizer, self.network.num_tokens)
+        if self.origin is not None and tokenizer is not None:
+            finetuning.give(self.origin, self.network, tokenizer, self.objective.prediction)
+            self.origin = None
+
+    @property
+    def hparams_plain(self) -> dict[str, Any]:
+        """Every argument as a plain value, enough to build this module again."""
+        objects = {
+            "process": self.process,
+            "hyperschedule": self.hyperschedule,
+            "objective": self.objective,
+        }
+        objects |= {
+            "network": self.architecture,
+            "estimator": self.estimator,
+            "sampler": self.sampler,
+        }
+        plain = ("lr", "betas", "weight_decay", "warmup", "final_lr", "seed", "num_tokens", "bos")
+        described = {k: describe(v) for k, v in objects.items()} | {
+            k: describe(getattr(self, k)) for k in plain
+        }
+        return described | {"compile": self.compiled}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep plain values only: `weights_only` loading works, and a fresh process can rebuild the
+        module.
+        """
+        checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.hparams_plain
+        checkpoint[TOKENIZER] = tokenizer_hash(self.trainer.datamodule.tokenizer)  # type: ignore[attr-defined]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another network or tokenizer, and say what differs."""
+        saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        if "network" not in saved:
+            raise ValueError("this checkpoint is not one that textdiff wrote")
+        if self._trainer is not None:
+            tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+            check_tokenizer(tokenizer, saved["num_tokens"])
+            if checkpoint.get(TOKENIZER, "unknown") not in ("unknown", tokenizer_hash(tokenizer)):
+                raise ValueError(
+                    "the checkpoint was trained with another tokenizer: use its config.yaml and the same training text"
+                )
+        theirs, ours = (
+            _meaning(*parts)
+            for parts in (
+                (saved["network"], saved["process"], saved["objective"]),
+                (self.architecture, self.process, self.objective),
+            )
+        )
+        differ = [
+            f"{name} {theirs[name]} here {ours.get(name)}"
+            for name in theirs
+            if theirs[name] != ours.get(name)
+        ]
+        if differ:
+            raise ValueError(
+                f"the checkpoint holds a network of another architecture: {', '.join(differ)}; use its config.yaml"
+            )
+
+    def model(self) -> Model:
+        """What is saved and sampled: the network with all that belongs to it."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert self.network is not None
+        return Model(
+            self.network,
+            self.process,
+            self.hyperschedule,
+            data.tokenizer,
+            data.length,
+            self.objective.prediction,
+            {"corpus": describe(data.corpus), "documents": data.documents, "padding": data.padding},
+        )
+
+    def on_fit_start(self) -> None:
+        """Compile, if asked to; in place, so that names in checkpoints stay the same."""
+        if self.compiled:
+            for block in self.network.blocks:
+                block.compile()
+
+    def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
+        """The objective, nats per position; rows are named by their place in the run, so
+        accumulation and ranks do not matter.
+        """
+        sequences = Batch(**batch)
+        if self.network.config.dropout:
+            torch.manual_seed(
+                int(uniform(self.seed, 0, sequences.slot[0].cpu(), 0, Stream.DROPOUT) * 2**52)
+            )
+        noise = Noise(self.seed, sequences.slot)
+        total, _values = estimate(
+            self.network,
+            sequences,
+            self.process,
+            self.hyperschedule,
+            self.objective,
+            self.estimator,
+            noise,
+        )
+        loss = total / sequences.ids.numel()
+        if not self.trainer.strategy.reduce_boolean_decision(
+            bool(loss.detach().isfinite())
+        ):  # all ranks stop, none waits for another
+            raise ValueError(
+                f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients"
+            )
+        self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids), sync_dist=True)
+        return loss
+
+    def _measure(self, stage: str, batch: dict[str, Tensor]) -> None:
+        sequences = Batch(**batch)
+        L = sequences.ids.shape[-1]
+        for name, (process, objective) in bounds(self.process, self.objective.prediction).items():
+            estimator = least_variance(
+                process, self.hyperschedule, L, conditioned=self.network.conditioned
+            )
+            noise = Noise(self.seed, sequences.example, step=1)
+            nats = sequence_nats(
+                self.network, sequences, process, self.hyperschedule, objective, estimator, noise
+            )
+            if f"{stage}/{name}" not in self.metrics:
+                self.metrics[f"{stage}/{name}"] = (
+                    MeanMetric().set_dtype(torch.float64).to(self.device)
+                )
+            self.metrics[f"{stage}/{name}"].update(
+                nats.sum() / sequences.scored.sum(), sequences.scored.sum()
+            )
+
+    def _report(self, stage: str) -> None:
+        for name, metric in self.metrics.items():
+            if name.startswith(stage):
+                self.log(name, metric.compute(), prog_bar=name.endswith("nelbo"), sync_dist=False)
+                metric.reset()
+
+    def validation_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """One draw of every bound that can be stated, nats per token, with the same noise in every
+        epoch.
+        """
+        self._measure("val", batch)
+
+    def test_step(self, batch: dict[str, Tensor], _: int) -> None:
+        """As `validation_step`, on the test split."""
+        self._measure("test", batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the means over all tokens."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the means over all tokens."""
+        self._report("test")
+
+    def predict_step(self, batch: list[str], index: int) -> list[str]:
+        """Fill `[MASK]` in a batch of texts; texts without one stay as they are."""
+        first = index * self.trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        model = self.model()
+        return [
+            model.generate(text, sampler=self.sampler, seed=self.seed, first=first + row).texts[0]
+            if MASK_TEXT in text
+            else text
+            for row, text in enumerate(batch)
+        ]
+
+    def _steps(self) -> int:
+        """Steps of the whole training; Lightning's own estimate would start the data loader before
+        a resume has set its place.
+        """
+        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
+        steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
+        if not data.corpus.streaming and trainer.max_epochs >= 0:
+            limit, batches = (
+                trainer.limit_train_batches,
+                len(data.packed("train")) // data.batch_size,
+            )
+            batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
+            steps = min(
+                steps, trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+            )
+        if steps == math.inf:
+            raise ValueError("the cosine of the learning rate needs an end: set trainer.max_steps")
+        return int(steps)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW (decay on matrices only) with linear warm-up and a cosine down to final_lr · lr."""
+        named = [
+            (name.replace("_fsdp_wrapped_module.", ""), p) for name, p in self.named_parameters()
+        ]
+        matrices = [p for name, p in named if name in self.decayed]
+        others = [p for name, p in named if name not in self.decayed]
+        groups = [
+            {"params": matrices, "weight_decay": self.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
+        optimizer._step_supports_amp_scaling = (
+            False  # else Lightning refuses to clip gradients under mixed precision
+        )
+        steps = self._steps()
+        if 0 < steps <= self.warmup:
+            raise ValueError(
+                f"warmup {self.warmup} leaves none of the {steps} steps: lower model.warmup or raise trainer.max_steps"
+            )
+
+        def share(step: int) -> float:
+            if step < self.warmup:
+                return (step + 1) / self.warmup
+            progress = min((step - self.warmup) / (steps - self.warmup), 1.0)
+            return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _meaning(network: Any, process: Any, objective: Any) -> dict[str, Any]:
+    """What decides which weights a network has and what they mean."""
+    arguments = describe(build(network, Architecture))["init_args"]
+    kept = {
+        name: value
+        for name, value in arguments.items()
+        if name not in ("dropout", "attention", "checkpoint")
+    }
+    predicts = str(build(objective, Objective).prediction)
+    return {**kept, "sees t": build(process, Process).conditioned, "predicts": predicts}  # type: ignore[type-abstract]

@@ -1,0 +1,85 @@
+"""A hyperschedule as a matrix, or as the 3-D steps of the paper."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+import torch
+
+from ..hyperschedule import Hyperschedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+from ..figures import _figure
+
+MAX_CELLS = 4096  # the 3-D picture draws one bar a cell
+
+
+def levels(schedule: Hyperschedule, L: int) -> torch.Tensor:
+    """τ as a matrix [K + 1, L]."""
+    return torch.stack([schedule.level(k, L) for k in range(schedule.calls(L) + 1)])
+
+
+def _title(schedule: Hyperschedule, L: int) -> str:
+    name = textwrap.shorten(str(schedule), 60, placeholder=" …)")
+    return f"{name}\n{schedule.calls(L)} calls for {L} tokens, ω = {schedule.omega(L)}, ρ = {float(schedule.rho(L)):.3g}"
+
+
+def matrix(schedule: Hyperschedule, L: int) -> Figure:
+    """Level of every position (columns) at every step (rows): gold settled, grey full noise, blues
+    in between.
+    """
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    table, T = levels(schedule, L), schedule.T
+    colours = ListedColormap(
+        ["#e8b93f", *colormaps["Blues"](torch.linspace(0.2, 0.9, T - 1).numpy()), "#4d4d4d"]
+    )
+    figure = _figure(7, 1.4 + 5 * min(1.0, max(0.3, table.shape[0] / max(L, 1))))
+    axes = figure.add_subplot()
+    image = axes.imshow(table, cmap=colours, vmin=0, vmax=T, aspect="auto", interpolation="nearest")
+    axes.set(xlabel="position i", ylabel="step k", title=_title(schedule, L))
+    axes.title.set_fontsize(9)
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    bar = figure.colorbar(image, ax=axes, label="noise level τ/T", ticks=[0, T / 2, T])
+    bar.ax.set_yticklabels(["0 settled", "½", "1 noise"])
+    return figure
+
+
+def steps(schedule: Hyperschedule, L: int) -> Figure:
+    """The same as steps in three dimensions: height is the level τ, after the paper's figure.
+
+    Raises:
+        ValueError: if there are more than MAX_CELLS bars to draw.
+    """
+    table = levels(schedule, L)
+    if table.numel() > MAX_CELLS:
+        raise ValueError(
+            f"{table.numel()} bars are too many to see: draw at most {MAX_CELLS}, with a smaller L or fewer levels"
+        )
+    figure = _figure(7, 6)
+    axes = figure.add_subplot(projection="3d", box_aspect=(4, 4, 2.5))
+    k, i = torch.meshgrid(torch.arange(len(table)), torch.arange(L), indexing="ij")
+    height = table.flatten().double()
+    from matplotlib import colormaps
+
+    seen = height > 0
+    shade = colormaps["viridis"](1 - (height[seen] / schedule.T).numpy())
+    axes.bar3d(
+        i.flatten()[seen],
+        k.flatten()[seen],
+        0,
+        1,
+        1,
+        height[seen],
+        color=shade,
+        shade=True,
+        edgecolor="#00000022",
+    )
+    axes.set(xlabel="position i", ylabel="step k", zlabel="level τ", title=_title(schedule, L))
+    axes.title.set_fontsize(9)
+    axes.zaxis.get_major_locator().set_params(integer=True)
+    axes.view_init(elev=35, azim=130)  # from the settled side, where the steps go down
+    return figure
