@@ -24,7 +24,7 @@ from textdiff.hyperschedule import (
     StartSteps,
     TightBlock,
 )
-from textdiff.network import Transformer, TransformerModel
+from textdiff.network import Transformer, TransformerDenoiser
 from textdiff.noise import Stream
 from textdiff.process import (
     GIDD,
@@ -125,7 +125,7 @@ def toy(process: Process, N: int = 3, seed: int = 0, scale: float = 1.0) -> SetN
     return SetNetwork(N, process.conditioned, seed, scale)
 
 
-def random_transformer(N: int, conditioned: bool, **shape: object) -> TransformerModel:
+def random_transformer(N: int, conditioned: bool, **shape: object) -> TransformerDenoiser:
     """Our transformer in float64, in eval, all parameters random and of a size that opens every
     gate and saturates nothing.
     """

@@ -35,7 +35,7 @@ from textdiff.denoiser.visibility import Visibility
 from textdiff.evaluation import perplexity
 from textdiff.generation.engine import denoise
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
-from textdiff.network.ddit import DDiT
+from textdiff.network.ddit import DDiTDenoiser
 from textdiff.noise import Noise
 from textdiff.objective import Batch
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Uniform
@@ -696,7 +696,7 @@ def test_one_level_for_all_rows_cannot_be_cached(tmp_path):
 
 def test_the_network_is_a_transformers_model(tmp_path):
     model = opened(tmp_path, "hdlm", gamma_state(), GAMMA)
-    again = DDiT.from_pretrained(tmp_path / "out").eval()
+    again = DDiTDenoiser.from_pretrained(tmp_path / "out").eval()
     t = torch.full((1, L), 0.5).double()
     close(again(IDS[None], t), model.network(IDS[None], t))
 

@@ -21,7 +21,7 @@ from textdiff.hyperschedule import (
     StartSteps,
     TightBlock,
 )
-from textdiff.network import TransformerModel
+from textdiff.network import TransformerDenoiser
 
 N, L, B = 5, 6, 2
 LONGER = [
@@ -36,7 +36,7 @@ LONGER = [
 each_schedule = pytest.mark.parametrize("schedule", LONGER, ids=name)
 
 
-def network(layout: str = "aligned") -> TransformerModel:
+def network(layout: str = "aligned") -> TransformerDenoiser:
     return random_transformer(N, True, layout=layout).requires_grad_(False)
 
 
@@ -48,7 +48,7 @@ def noisy(schedule: Hyperschedule, offset: int, seed: int = 0):
     return x, z, tiling.level / schedule.T, tiling
 
 
-def rows_before_the_last_block(net: TransformerModel, call) -> torch.Tensor:
+def rows_before_the_last_block(net: TransformerDenoiser, call) -> torch.Tensor:
     """Hidden rows [B, R, D] of context and window: the last block makes keys and values of them,
     and outputs of the window only.
     """

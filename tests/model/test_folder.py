@@ -12,7 +12,7 @@ import torch
 import textdiff
 from textdiff import files
 from textdiff.model import folder as hub
-from textdiff.network import TransformerConfig, TransformerModel
+from textdiff.network import TransformerConfig, TransformerDenoiser
 from textdiff.process import Absorbing
 
 FRESH = """
@@ -186,7 +186,7 @@ def other_architecture(folder):
     config = TransformerConfig(
         num_tokens=textdiff.load(folder).network.num_tokens, layers=2, width=16, heads=2
     )
-    hub.save_file(TransformerModel(config).state_dict(), folder / "model.safetensors")
+    hub.save_file(TransformerDenoiser(config).state_dict(), folder / "model.safetensors")
     sums = {name: files.sha256(folder / name) for name in (hub.WEIGHTS, hub.TOKENIZER)}
     spoil_json(folder, sha256=sums)
 
@@ -303,6 +303,6 @@ def test_write_json_leaves_no_litter(tmp_path):
 
 def test_a_tokenizer_of_another_size_makes_no_model():
     model = textdiff.load(tiny.run())
-    small = TransformerModel(TransformerConfig(num_tokens=5, layers=1, width=16, heads=2))
+    small = TransformerDenoiser(TransformerConfig(num_tokens=5, layers=1, width=16, heads=2))
     with pytest.raises(ValueError, match="larger than the model's 5"):
         textdiff.Model(small, Absorbing(), model.hyperschedule, model.tokenizer, 16)

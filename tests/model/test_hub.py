@@ -282,7 +282,7 @@ def test_auto_classes_know_our_networks():
     done = subprocess.run(
         [sys.executable, "-c", AUTO, str(tiny.run())], capture_output=True, text=True
     )
-    assert done.stdout == "TransformerConfig TransformerModel 16\n", done.stderr
+    assert done.stdout == "TransformerConfig TransformerDenoiser 16\n", done.stderr
 
 
 # --- what may stand for a RUN

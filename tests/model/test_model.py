@@ -10,7 +10,7 @@ import textdiff
 from textdiff.denoiser.prediction import Prediction
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
 from textdiff.model.model import Model
-from textdiff.network import TransformerConfig, TransformerModel
+from textdiff.network import TransformerConfig, TransformerDenoiser
 from textdiff.process import Absorbing, GammaHybrid
 from textdiff.samplers import ACS, PublishedACS
 
@@ -27,7 +27,7 @@ def made(model, process=Absorbing(), schedule=Flat(4), **options):  # noqa: B008
     config = TransformerConfig(
         num_tokens=N, layers=1, width=16, heads=2, conditioned=process.conditioned, **options
     )
-    network = TransformerModel(config).eval()
+    network = TransformerDenoiser(config).eval()
     if network.output is not None:
         torch.nn.init.normal_(network.output.weight)
     return Model(network, process, schedule, model.tokenizer, 16)

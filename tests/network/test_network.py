@@ -9,11 +9,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from toys import name, random_transformer
 
 import textdiff.denoiser.head as head
+import textdiff.network
 import textdiff.objective.bounds
 from textdiff.denoiser.head import chunks, logits_of, row_values
 from textdiff.denoiser.visibility import Visibility
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
-from textdiff.network import Transformer, TransformerModel, block
+from textdiff.network import Transformer, TransformerDenoiser, block
 from textdiff.network.block import Condition, lean, rotary
 from textdiff.noise import Noise
 from textdiff.objective import (
@@ -40,11 +41,11 @@ from textdiff.process import (
 
 def network(
     N: int = 6, conditioned: bool = False, dtype: torch.dtype = torch.float64, **shape: object
-) -> TransformerModel:
+) -> TransformerDenoiser:
     return random_transformer(N, conditioned, **shape).to(dtype).train()
 
 
-def untrained(N: int = 6, conditioned: bool = False, **shape: object) -> TransformerModel:
+def untrained(N: int = 6, conditioned: bool = False, **shape: object) -> TransformerDenoiser:
     torch.manual_seed(0)
     return Transformer(**{"layers": 2, "width": 16, "heads": 2} | shape).build(
         N, conditioned, bos=0
@@ -282,7 +283,7 @@ def test_an_untrained_score_networks_bound_is_near_log_n(conditioned):
 
 
 def hidden(
-    net: TransformerModel,
+    net: TransformerDenoiser,
     ids: Tensor,
     positions: Tensor | None = None,
     t: Tensor | None = None,
@@ -375,7 +376,7 @@ def test_state_dict_and_save_pretrained_round_trip(tmp_path, tie, conditioned):
     other = untrained(tie=tie, conditioned=conditioned).eval()
     other.load_state_dict(net.state_dict())
     net.save_pretrained(tmp_path)
-    opened = TransformerModel.from_pretrained(tmp_path).eval()
+    opened = TransformerDenoiser.from_pretrained(tmp_path).eval()
     assert opened.config.tie == tie
     for copy in (other, opened):
         assert all(
@@ -423,3 +424,10 @@ def test_a_toy_learns_a_deterministic_text():
         losses.append(total.item() / batch.ids.numel())
     assert losses[0] == pytest.approx(math.log(8), abs=0.1)
     assert losses[-1] < 0.7
+
+
+def test_names_that_denoisers_had_before():
+    assert textdiff.network.TransformerModel is TransformerDenoiser
+    assert textdiff.network.DDiT is textdiff.network.DDiTDenoiser
+    with pytest.raises(AttributeError, match="TransformerX"):
+        textdiff.network.TransformerX  # noqa: B018

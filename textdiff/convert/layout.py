@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..network.ddit import DDiT, DDiTConfig
+from ..network.ddit import DDiTConfig, DDiTDenoiser
 from .checkpoint import BUFFERS, Checkpoint
 
 LAST = -1  # MASK is the last row
@@ -32,7 +32,7 @@ NAMES = (
     (r"output_layer\.linear\.", "output."),
     (r"output_layer\.adaLN_modulation\.", "modulation."),
 )
-"""Published name -> that of a `DDiT`, as (pattern of the beginning, replacement)."""
+"""Published name -> that of a `DDiTDenoiser`, as (pattern of the beginning, replacement)."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +164,8 @@ def _shape(state: dict[str, Tensor]) -> dict[str, int | bool]:
     }
 
 
-def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: object) -> DDiT:
-    """The checkpoint as a `DDiT`: every weight used, none missing, each of the shape that the
+def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: object) -> DDiTDenoiser:
+    """The checkpoint as a `DDiTDenoiser`: every weight used, none missing, each of the shape that the
     others imply.
 
     Args:
@@ -203,7 +203,7 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
         weight = torch.cat([weight, torch.ones_like(weight[:, :1])], 1)  # the column of the level
     state["output.weight"] = weight
     with torch.device("meta"):
-        made = DDiT(config)
+        made = DDiTDenoiser(config)
     try:
         made.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:

@@ -27,7 +27,7 @@ TIMES = ("none", "sequence", "token")
 
 
 class DDiTConfig(PreTrainedConfig):
-    """Shape and conditioning of a `DDiT`; `num_tokens` is N, MASK is id N.
+    """Shape and conditioning of a `DDiTDenoiser`; `num_tokens` is N, MASK is id N.
 
     Args:
         num_tokens, layers, width, heads: N, number of blocks, D, H.
@@ -106,7 +106,7 @@ class NoiseEmbedding(nn.Module):
         return silu(self.second(silu(self.first(features))))
 
 
-class DDiT(DenoiserModel):
+class DDiTDenoiser(DenoiserModel):
     """The denoiser (see `network.protocol`): embeddings of N + 1 ids, blocks, a final norm and a
     linear head over N tokens.
     """
@@ -244,4 +244,4 @@ class DDiT(DenoiserModel):
 AutoConfig.register(
     DDiTConfig.model_type, DDiTConfig
 )  # so that hub and AutoTokenizer know a model folder
-AutoModel.register(DDiTConfig, DDiT)
+AutoModel.register(DDiTConfig, DDiTDenoiser)

@@ -24,7 +24,7 @@ from .kernels import check_backend
 
 
 class TransformerConfig(PreTrainedConfig):
-    """Shape of a `TransformerModel`; `num_tokens` is N, MASK is id N."""
+    """Shape of a `TransformerDenoiser`; `num_tokens` is N, MASK is id N."""
 
     model_type = "textdiff"
 
@@ -94,9 +94,9 @@ class Transformer(Architecture):
             raise ValueError(f"layout must be 'aligned' or 'shifted', got {self.layout!r}")
         check_backend(self.attention)
 
-    def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerModel:
+    def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerDenoiser:
         """The untrained network over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
-        network = TransformerModel(
+        network = TransformerDenoiser(
             TransformerConfig(
                 num_tokens=num_tokens,
                 layers=self.layers,
@@ -114,7 +114,7 @@ class Transformer(Architecture):
         return network
 
 
-class TransformerModel(DenoiserModel):
+class TransformerDenoiser(DenoiserModel):
     """The denoiser (see `network.protocol`): embeddings for N + 1 ids, blocks, a final norm and a
     linear head over N tokens.
     """
@@ -220,4 +220,4 @@ class TransformerModel(DenoiserModel):
 AutoConfig.register(
     TransformerConfig.model_type, TransformerConfig
 )  # so that hub and AutoTokenizer know a model folder
-AutoModel.register(TransformerConfig, TransformerModel)
+AutoModel.register(TransformerConfig, TransformerDenoiser)

@@ -15,7 +15,7 @@ from ..hyperschedule import Flat, Hyperschedule
 from ..model.folder import load
 from ..model.model import Model
 from ..model.requests import MASK_TEXT, check_tokenizer
-from ..network import Architecture, Transformer, TransformerModel
+from ..network import Architecture, Transformer, TransformerDenoiser
 from ..noise import Noise, Stream, uniform
 from ..objective import Batch, Estimator, Nelbo, Objective, Stratified, least_variance
 from ..objective.bounds import bounds, estimate, sequence_nats
@@ -90,7 +90,7 @@ class TextDiffusion(LightningModule):
         self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
         self.warmup, self.final_lr, self.compiled, self.seed = warmup, final_lr, compile, seed
         self.num_tokens, self.bos = num_tokens, bos
-        self.network: TransformerModel | None = None
+        self.network: TransformerDenoiser | None = None
         self.metrics: dict[str, MeanMetric] = {}
         if num_tokens is not None:
             self._build_network()
