@@ -49,7 +49,14 @@ class Leaky(Process):
 
     def _clock(self, t: Tensor) -> Clock:
         zero = torch.zeros_like(t)
-        return Clock(t, zero + 1, -t, (-torch.expm1(-t)).log(), zero - 1, self.theta * (1 - t))
+        return Clock(
+            mask=t,
+            mask_rate=zero + 1,
+            log_keep=-t,
+            log_corrupt=(-torch.expm1(-t)).log(),
+            keep_rate=zero - 1,
+            leak=self.theta * (1 - t),
+        )
 
     def _stay(self, s: Tensor, t: Tensor) -> Tensor:
         return t + (1 - t) * torch.exp(-self.theta * (t - s))

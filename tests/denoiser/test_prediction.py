@@ -27,6 +27,7 @@ from textdiff.denoiser.prediction import (
     posterior_logits,
     require,
 )
+from textdiff.process import laws
 
 
 def close(a, b, tolerance):
@@ -72,7 +73,8 @@ def test_17_mixture_step_of_the_posterior_is_plug_in_step_of_the_cavity(process,
         mixture = (posterior.unsqueeze(1) * steps.nan_to_num()).sum(
             0
         )  # NaN: x and z exclude each other, P(x | z) = 0
-        plug_in = process.posterior(logits.softmax(-1), here, column([s]), column([t]))[0]
+        xhat = logits.softmax(-1)
+        plug_in = laws.posterior(process, xhat, here, column([s]), column([t]))[0]
         close(plug_in, mixture, 1e-12)
 
 

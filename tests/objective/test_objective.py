@@ -500,12 +500,12 @@ class Frozen(Process):
         full = lambda value: torch.full_like(t, value)  # noqa: E731
         log = lambda value: full(math.log(value) if value > 0 else -math.inf)  # noqa: E731
         return Clock(
-            full(self.mask),
-            full(self.mask_rate),
-            log(self.keep),
-            log(self.corrupt),
-            full(-1.0),
-            full(self.leak),
+            mask=full(self.mask),
+            mask_rate=full(self.mask_rate),
+            log_keep=log(self.keep),
+            log_corrupt=log(self.corrupt),
+            keep_rate=full(-1.0),
+            leak=full(self.leak),
         )
 
 

@@ -14,7 +14,14 @@ from .base import Clock, Process
 
 @dataclass(frozen=True)
 class Absorbing(Process):
-    """Tokens turn into MASK and nothing else: m = t, κ = 1 (MDLM, SEDD-absorb)."""
+    """Tokens turn into MASK and nothing else: m = t, κ = 1 (MDLM, SEDD-absorb).
+
+    >>> t = torch.tensor([0.0, 0.25, 1.0])
+    >>> Absorbing().clock(t).mask.tolist()
+    [0.0, 0.25, 1.0]
+    >>> Absorbing().clock(t).keep.tolist()
+    [1.0, 1.0, 1.0]
+    """
 
     conditioned: ClassVar[bool] = False
 
@@ -24,4 +31,11 @@ class Absorbing(Process):
 
     def _clock(self, t: Tensor) -> Clock:
         zero = torch.zeros_like(t)
-        return Clock(t, zero + 1, zero, zero - math.inf, zero, zero)
+        return Clock(
+            mask=t,
+            mask_rate=zero + 1,
+            log_keep=zero,
+            log_corrupt=zero - math.inf,
+            keep_rate=zero,
+            leak=zero,
+        )

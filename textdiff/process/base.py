@@ -1,17 +1,21 @@
 """The family of noising processes: two clocks and a leak, and all that follows from them.
 
-A process is two clocks and a leak (`maths.md` 0-1, columns are conditional on the cleaner state):
+A process is two clocks and a leak (`maths.md` 0-1):
 
-    m(t) = P(z_t = MASK)      κ(t) = P(z_t intact | z_t visible)      v(t) = rate MASK -> uniform token
+    m(t) = P(z_t = MASK)      κ(t) = P(z_t intact | z_t visible)      v(t) = rate MASK -> any token
 
-With N ordinary tokens (MASK is id N), u the uniform law on them and c = (1 - κ)/N:
+With N ordinary tokens (MASK is id N) and c = (1 - κ)/N:
 
     d_t(y | x) = κ 1[y = x] + c                     the visible law
-    q_t(. | x) = m MASK + (1 - m) d_t(. | x)        the marginal, linear in x                               (0.1)
+    q_t(. | x) = m MASK + (1 - m) d_t(. | x)        the marginal, linear in x                 (0.1)
 
-Everything else (corruption, bridge, posterior, rates, prior) is written once for the family. Times
-are `t: [B, L] in [0, 1]`, 0 = data; s < t. Clocks are float64. A process that no Markov chain
-realises cannot be constructed.
+Three kinds of jump, with the rates of (1.1), lead from one time to a later one:
+
+    token ── u ──> uniform token        token ── r ──> MASK        MASK ── v ──> uniform token
+
+Everything else (corruption, bridge, rates, prior) is written once for the family; the laws of it
+all stand in `check.py`. Times are `t: [B, L] in [0, 1]`, 0 = data; s < t. Clocks are float64. A
+process that no Markov chain realises cannot be constructed.
 """
 
 from __future__ import annotations
@@ -27,7 +31,10 @@ from ..noise import Noise, Stream, uniform_token
 
 
 class Clock(NamedTuple):
-    """The clocks of a process at times t; every field has the shape of t, float64."""
+    """The clocks of a process at times t; every field has the shape of t, float64.
+
+    log κ and log(1 - κ) are kept apart, because 1 - κ loses its digits where κ is almost 1.
+    """
 
     mask: Tensor  # m
     mask_rate: Tensor  # m' = dm/dt
@@ -67,6 +74,26 @@ class Rates(NamedTuple):
 class Process:
     """Base of all noising processes: a subclass defines `_clock` and, with a leak, `_stay`.
 
+    A process of your own, which masks slowly at first and lets one token in ten be wrong:
+
+    >>> @dataclass(frozen=True)
+    ... class Slow(Process):
+    ...     def _clock(self, t):
+    ...         return Clock(
+    ...             mask=t**2,
+    ...             mask_rate=2 * t,
+    ...             log_keep=torch.log1p(-t / 10),
+    ...             log_corrupt=torch.log(t / 10),
+    ...             keep_rate=-1 / (10 - t),
+    ...             leak=torch.zeros_like(t),
+    ...         )
+    >>> from textdiff.process import check
+    >>> check(Slow())  # silent, for all of it is consistent
+    >>> t = torch.linspace(0, 1, 8).expand(1, 8)
+    >>> noise = Noise(seed=67, example=torch.tensor([0]))
+    >>> Slow().corrupt(torch.full((1, 8), 7), t, 99, noise).tolist()  # MASK is 99
+    [[7, 7, 7, 56, 7, 99, 7, 99]]
+
     Raises:
         ValueError: on construction, if no Markov chain has these clocks (a rate of (1.1) is
             negative).
@@ -81,24 +108,27 @@ class Process:
         raise NotImplementedError
 
     def _stay(self, s: Tensor, t: Tensor) -> Tensor:
-        """P(MASK at t | MASK at s); with a leak m_t + (1 - m_s) exp(-∫ (r + v)), for a leaked token
-        may be masked again.
+        """P(MASK at t | MASK at s): 1 without a leak.
+
+        With one it is m_t + (1 - m_s) exp(-∫_s^t (r + v)), for a leaked token may be masked again.
         """
         return torch.ones_like(t)
 
     def __post_init__(self) -> None:
         t = torch.linspace(0.0, 1.0, 257, dtype=torch.float64)
-        clock, rates = self._clock(t), self.rates(t[1:-1])
+        clock = self._clock(t)
+        rates = self.rates(t[1:-1])
         keep_falls = bool((clock.keep.diff() <= 1e-9).all())
         if not keep_falls or bool((rates.uniform < -1e-9).any()):
             raise ValueError(
-                f"{self} is not a Markov process: its uniform clock κ(t) must never rise (rate u = -κ'/κ - v m/(1-m) >= 0)"
+                f"{self} is not a Markov process: its uniform clock κ(t) must never rise "
+                "(rate u = -κ'/κ - v m/(1-m) >= 0)"
             )
-        if bool((rates.mask < -1e-9).any()) or (
-            not self.leaks and bool((clock.mask.diff() < -1e-9).any())
-        ):
+        mask_rises = self.leaks or bool((clock.mask.diff() >= -1e-9).all())
+        if not mask_rises or bool((rates.mask < -1e-9).any()):
             raise ValueError(
-                f"{self} is not a Markov process: its mask clock m(t) must never fall (rate r = (m' + v m)/(1-m) >= 0)"
+                f"{self} is not a Markov process: its mask clock m(t) must never fall "
+                "(rate r = (m' + v m)/(1-m) >= 0)"
             )
 
     @property
@@ -138,87 +168,47 @@ class Process:
         return self._clock(t)
 
     def rates(self, t: Tensor) -> Rates:
-        """R = (m' + v m)/(1 - m), u = -κ'/κ - v m/(1 - m)  (1.1); t: [...] in (0, 1)."""
+        """The rates r = (m' + v m)/(1 - m), u = -κ'/κ - v m/(1 - m) and v at t: [...] in (0, 1)
+        (1.1).
+
+        >>> from textdiff.process import Absorbing
+        >>> float(Absorbing().rates(torch.tensor(0.5)).mask)  # r = 1/(1 - t)
+        2.0
+        """
         clock = self.clock(t)
         visible = (1 - clock.mask).clamp_min(1e-300)
         leaked = clock.leak * clock.mask / visible
-        return Rates(-clock.keep_rate - leaked, clock.mask_rate / visible + leaked, clock.leak)
+        return Rates(
+            uniform=-clock.keep_rate - leaked,
+            mask=clock.mask_rate / visible + leaked,
+            leak=clock.leak,
+        )
 
     def bridge(self, s: Tensor, t: Tensor) -> Bridge:
         """The kernel from s to t, s <= t, both [...] in [0, 1]; where s = t it is the identity
         (1.2).
+
+        >>> from textdiff.process import Absorbing
+        >>> bridge = Absorbing().bridge(torch.tensor(0.5), torch.tensor(0.75))
+        >>> float(bridge.keep), float(bridge.to_mask)  # half of what is visible at 0.5 is masked
+        (0.5, 0.5)
         """
-        cs, ct = self.clock(s), self.clock(t)
+        cs = self.clock(s)
+        ct = self.clock(t)
         same = s.double() == t.double()
         stay = torch.where(same, 1.0, self._stay(s.double(), t.double()))
         visible_s = (1 - cs.mask).clamp_min(1e-300)
         to_mask = torch.where(same, 0.0, ((ct.mask - cs.mask * stay) / visible_s).clamp(0.0, 1.0))
         log_ratio = torch.where(same, 0.0, ct.log_keep - cs.log_keep)
         visible = torch.where(same, 1.0, (1 - ct.mask) / visible_s)
-        fresh = (-torch.expm1(log_ratio) * visible - cs.mask * (1 - stay) / visible_s).clamp_min(
-            0.0
-        )
-        return Bridge(log_ratio.exp() * visible, to_mask, fresh, stay)
+        leaked = cs.mask * (1 - stay) / visible_s
+        fresh = (-torch.expm1(log_ratio) * visible - leaked).clamp_min(0.0)
+        return Bridge(keep=log_ratio.exp() * visible, to_mask=to_mask, fresh=fresh, stay=stay)
 
     def moves(self, s: Tensor, t: Tensor) -> Tensor:
         """Where a visible token may change in the reverse step t -> s, [...] bool."""
         bridge = self.bridge(s, t)
         return (bridge.fresh > 0) | (bridge.stay < 1)
-
-    def visible_law(self, xhat: Tensor, t: Tensor) -> Tensor:
-        """d_t(. | x̂) = κ x̂ + (1 - κ)/N for probabilities xhat [..., N] and t [...]."""
-        clock = self.clock(t)
-        N = xhat.shape[-1]
-        return clock.keep.unsqueeze(-1) * xhat + (clock.log_corrupt.exp() / N).unsqueeze(-1)
-
-    def marginal(self, xhat: Tensor, t: Tensor) -> Tensor:
-        """q_t(. | x̂) over the N + 1 states, MASK last (0.1); xhat [..., N], t [...] -> [..., N +
-        1].
-        """
-        mask = self.clock(t).mask.unsqueeze(-1)
-        return torch.cat(
-            [(1 - mask) * self.visible_law(xhat, t), mask.expand(*xhat.shape[:-1], 1)], -1
-        )
-
-    def transition(self, p: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """Push a law p over the N + 1 states from s to t with the bridge: [..., N + 1] -> [..., N +
-        1] (1.2).
-        """
-        N = p.shape[-1] - 1
-        b = Bridge(*(field.unsqueeze(-1) for field in self.bridge(s, t)))
-        tokens, mask = p[..., :N], p[..., N:]
-        seen = tokens.sum(-1, keepdim=True)
-        return torch.cat(
-            [
-                b.keep * tokens + (b.fresh * seen + (1 - b.stay) * mask) / N,
-                b.to_mask * seen + b.stay * mask,
-            ],
-            -1,
-        )
-
-    def posterior(self, xhat: Tensor, z: Tensor, s: Tensor, t: Tensor) -> Tensor:
-        """The plug-in reverse law q(z_s | z_t, x̂) over the N + 1 states (1.3); exact Bayes for a
-        one-hot x̂.
-
-        xhat [..., N] cavity probabilities; z, s, t [...]; s < t (where s = t it is the identity).
-        """
-        N = xhat.shape[-1]
-        b, mask_s = self.bridge(s, t), self.clock(s).mask
-        law = self.visible_law(xhat, s)
-        token = z.clamp(max=N - 1).unsqueeze(-1)
-        own = torch.zeros_like(law).scatter_(-1, token, 1.0)
-        from_mask = torch.cat(
-            [((1 - mask_s) * b.to_mask).unsqueeze(-1) * law, (mask_s * b.stay).unsqueeze(-1)], -1
-        )
-        kernel = (b.keep.unsqueeze(-1) * own + b.fresh.unsqueeze(-1) / N) * (1 - mask_s).unsqueeze(
-            -1
-        )
-        from_token = torch.cat([kernel * law, (mask_s * (1 - b.stay) / N).unsqueeze(-1)], -1)
-        weights = torch.where((z == N).unsqueeze(-1), from_mask, from_token)
-        total = weights.sum(-1, keepdim=True)
-        identity = torch.nn.functional.one_hot(z, N + 1).to(weights.dtype)
-        stuck = (s.double() == t.double()).unsqueeze(-1) | (total <= 0)
-        return torch.where(stuck, identity, weights / total.clamp_min(1e-300))
 
     def shuffle(self, x: Tensor, t: Tensor, N: int, noise: Noise) -> Tensor:
         """The uniform clock alone: a uniform token with probability 1 - κ(t), else x; x, t [B, L]
@@ -227,7 +217,8 @@ class Process:
         if not self.corrupts:
             return x
         corrupted = noise.positions(x, Stream.CORRUPT) < self.clock(t).log_corrupt.exp()
-        return torch.where(corrupted, uniform_token(N, noise.positions(x, Stream.UNIFORM_TOKEN)), x)
+        token = uniform_token(N, noise.positions(x, Stream.UNIFORM_TOKEN))
+        return torch.where(corrupted, token, x)
 
     def corrupt(self, x: Tensor, t: Tensor, N: int, noise: Noise) -> Tensor:
         """Draw z ~ q_t(. | x); x, t [B, L] -> z [B, L] with MASK = N. Where t = 0 the token stays
@@ -245,7 +236,12 @@ class Process:
         return torch.where(noise.positions(z, Stream.MASK) < mask, N, u)
 
     def prior_kl(self, N: int) -> Tensor:
-        """KL(q_1(. | x) || prior) in nats per token (1.4); 0 where m(1) = 1 or κ(1) = 0."""
+        """KL(q_1(. | x) || prior) in nats per token (1.4); 0 where m(1) = 1 or κ(1) = 0.
+
+        >>> from textdiff.process import GammaHybrid
+        >>> round(float(GammaHybrid(0.01, tail=5e-3).prior_kl(50257)), 4)  # as published
+        0.0531
+        """
         clock = self.clock(torch.ones((), dtype=torch.float64))
         c = clock.log_corrupt.exp() / N
         own = clock.keep + c
@@ -259,12 +255,16 @@ def inside(t: Tensor) -> Tensor:
     return t.double().clamp(1e-15, 1 - 1e-15)
 
 
-def check_range(name: str, value: float, low: float, high: float, closed: str = "[]") -> None:
-    """Raise a ValueError, which names the value, unless it lies in the interval."""
-    inside = (low <= value if closed[0] == "[" else low < value) and (
-        value <= high if closed[1] == "]" else value < high
-    )
-    if not inside:
+def check_range(name: str, value: float, low: float, high: float, *, closed: str = "[]") -> None:
+    """Raise a ValueError, which names the value, unless it lies in the interval.
+
+    >>> check_range("gamma", 1.5, 0, 1)
+    Traceback (most recent call last):
+    ValueError: gamma must lie in [0, 1], got 1.5
+    """
+    above = low <= value if closed[0] == "[" else low < value
+    below = value <= high if closed[1] == "]" else value < high
+    if not (above and below):
         raise ValueError(
             f"{name} must lie in {closed[0]}{low:g}, {high:g}{closed[1]}, got {value!r}"
         )

@@ -17,14 +17,17 @@ class EpsilonHybrid(Process):
     """ε-Hybrid as published: m = t; κ = 1 at t = 0 and 1 - ε for t > 0.
 
     All its uniform noise comes in one jump at t = 0+ (`maths.md` 1.5), so visible tokens change
-    only in the last reverse step unless the sampler re-draws them (ACS).
+    only in the last reverse step unless the sampler draws them again (ACS).
+
+    >>> EpsilonHybrid(0.25).clock(torch.tensor([0.0, 1e-9, 1.0])).keep.tolist()
+    [1.0, 0.75, 0.75]
     """
 
     epsilon: float = 0.01
     conditioned: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_range("epsilon", self.epsilon, 0, 1, "[)")
+        check_range("epsilon", self.epsilon, 0, 1, closed="[)")
         super().__post_init__()
 
     @property
@@ -39,27 +42,32 @@ class EpsilonHybrid(Process):
         zero = torch.zeros_like(t)
         log_corrupt = math.log(self.epsilon) if self.epsilon > 0 else -math.inf
         return Clock(
-            t,
-            zero + 1,
-            torch.where(t > 0, math.log1p(-self.epsilon), zero),
-            torch.where(t > 0, log_corrupt, zero - math.inf),
-            zero,
-            zero,
+            mask=t,
+            mask_rate=zero + 1,
+            log_keep=torch.where(t > 0, math.log1p(-self.epsilon), zero),
+            log_corrupt=torch.where(t > 0, log_corrupt, zero - math.inf),
+            keep_rate=zero,
+            leak=zero,
         )
 
 
 @dataclass(frozen=True)
 class SmoothEpsilonHybrid(Process):
-    """ε-Hybrid without the atom: m = t, κ = 1 - ε (1 - (1-t)^power); its best bound is the entropy
-    H(x).
+    """ε-Hybrid without the atom: m = t, κ = 1 - ε (1 - (1-t)^power) (`maths.md` 1.4).
+
+    Its best bound is the entropy H(x), which the atom of `EpsilonHybrid` keeps out of reach.
+
+    >>> keep = SmoothEpsilonHybrid(0.5, power=2).clock(torch.tensor([0.0, 0.5, 1.0])).keep
+    >>> [round(k, 3) for k in keep.tolist()]
+    [1.0, 0.625, 0.5]
     """
 
     epsilon: float = 0.01
     power: float = 8.0
 
     def __post_init__(self) -> None:
-        check_range("epsilon", self.epsilon, 0, 1, "[)")
-        check_range("power", self.power, 1, math.inf, "[)")
+        check_range("epsilon", self.epsilon, 0, 1, closed="[)")
+        check_range("power", self.power, 1, math.inf, closed="[)")
         super().__post_init__()
 
     @property
@@ -67,7 +75,14 @@ class SmoothEpsilonHybrid(Process):
         return self.epsilon > 0
 
     def _clock(self, t: Tensor) -> Clock:
-        zero, e, p = torch.zeros_like(t), self.epsilon, self.power
-        corrupt = -e * torch.expm1(p * torch.log1p(-t))
-        keep_rate = -e * p * (1 - t) ** (p - 1) / (1 - corrupt)
-        return Clock(t, zero + 1, torch.log1p(-corrupt), corrupt.log(), keep_rate, zero)
+        zero = torch.zeros_like(t)
+        power = self.power
+        corrupt = -self.epsilon * torch.expm1(power * torch.log1p(-t))
+        return Clock(
+            mask=t,
+            mask_rate=zero + 1,
+            log_keep=torch.log1p(-corrupt),
+            log_corrupt=corrupt.log(),
+            keep_rate=-self.epsilon * power * (1 - t) ** (power - 1) / (1 - corrupt),
+            leak=zero,
+        )

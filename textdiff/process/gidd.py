@@ -15,17 +15,25 @@ from .base import Clock, Process, check_range
 class GIDD(Process):
     """GIDD: every state, MASK included, is resampled from the same law, so the leak is v = u.
 
-    With B = 2^shape · uniform/(1 - uniform), c = B (t (1-t))^{shape/2}, C = 1 + c:  m = t/C,  κ =
-    (1-t)/(1-t+c). `uniform` is the share of uniform tokens at t = 1/2 (p_u), `shape` the exponent
-    (their γ), in (0, 2).
+    With B = 2^shape · uniform/(1 - uniform) and c = B (t (1-t))^{shape/2} (`maths.md` 1.4):
+
+        m = t/(1 + c)        κ = (1-t)/(1-t+c)
+
+    `uniform` is the share of uniform tokens at t = 1/2 (p_u), `shape` the exponent (their γ), in
+    (0, 2).
+
+    >>> clock = GIDD(uniform=0.2).clock(torch.tensor(0.5))
+    >>> share = (1 - clock.mask) * (1 - clock.keep)
+    >>> round(float(clock.mask), 6), round(float(share), 6)
+    (0.4, 0.2)
     """
 
     uniform: float = 0.2
     shape: float = 1.0
 
     def __post_init__(self) -> None:
-        check_range("uniform", self.uniform, 0, 1, "()")
-        check_range("shape", self.shape, 0, 2, "()")
+        check_range("uniform", self.uniform, 0, 1, closed="()")
+        check_range("shape", self.shape, 0, 2, closed="()")
         super().__post_init__()
 
     @property
@@ -40,9 +48,8 @@ class GIDD(Process):
     def _clock(self, t: Tensor) -> Clock:
         half = self.shape / 2
         log_b = math.log(2**self.shape * self.uniform / (1 - self.uniform))
-        log_a = (1 - half) * torch.log1p(
-            -t
-        )  # κ = a/(a + b) with both sides divided by (1-t)^{shape/2}: finite at t = 1
+        # κ = a/(a + b) with both sides divided by (1-t)^{shape/2}: finite at t = 1
+        log_a = (1 - half) * torch.log1p(-t)
         log_u = log_b + half * t.log()
         total = torch.logaddexp(log_a, log_u)
         c, c_rate = self._c(t)
@@ -52,10 +59,17 @@ class GIDD(Process):
         keep_rate = -(log_u - total).exp() * (
             half / t.clamp_min(1e-300) + (1 - half) / (1 - t).clamp_min(1e-300)
         )
-        leak = -keep_rate * (1 - mask)
-        return Clock(mask, mask_rate, log_a - total, log_u - total, keep_rate, leak)
+        return Clock(
+            mask=mask,
+            mask_rate=mask_rate,
+            log_keep=log_a - total,
+            log_corrupt=log_u - total,
+            keep_rate=keep_rate,
+            leak=-keep_rate * (1 - mask),
+        )
 
     def _stay(self, s: Tensor, t: Tensor) -> Tensor:
-        (cs, _), (ct, _) = self._c(s), self._c(t)
+        cs, _ = self._c(s)
+        ct, _ = self._c(t)
         kept = (1 - t) / (1 + ct) / ((1 - s) / (1 + cs)).clamp_min(1e-300)  # a_t/a_s
         return kept + t / (1 + ct) - kept * s / (1 + cs)

@@ -12,7 +12,11 @@ from .base import Clock, Process
 
 @dataclass(frozen=True)
 class Uniform(Process):
-    """Tokens turn into uniform ones: m = 0, κ = 1 - t (UDLM, Duo, SEDD-uniform)."""
+    """Tokens turn into uniform ones: m = 0, κ = 1 - t (UDLM, Duo, SEDD-uniform).
+
+    >>> Uniform().clock(torch.tensor([0.0, 0.25, 1.0])).keep.tolist()
+    [1.0, 0.75, 0.0]
+    """
 
     @property
     def masks(self) -> bool:
@@ -20,4 +24,11 @@ class Uniform(Process):
 
     def _clock(self, t: Tensor) -> Clock:
         zero = torch.zeros_like(t)
-        return Clock(zero, zero, torch.log1p(-t), t.log(), -1 / (1 - t), zero)
+        return Clock(
+            mask=zero,
+            mask_rate=zero,
+            log_keep=torch.log1p(-t),
+            log_corrupt=t.log(),
+            keep_rate=-1 / (1 - t),
+            leak=zero,
+        )
