@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..objective import Estimator, Objective
 from ..process import Process
 from ..samplers import Remasking, Sampler, Score, Selection
 from ..spec import describe
-from .callbacks import ModelFolder
+from .callbacks import ModelFolder, ProgressLines
 from .module import TextDiffusion
 
 set_parsing_settings(
@@ -113,15 +114,25 @@ class TextDiffusionCLI(LightningCLI):
             self.datamodule.spec = PretrainedTokenizer(name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """CSV logs always, TensorBoard's if it is installed, unless the config names loggers."""
+        """CSV logs always, TensorBoard's if it is installed, unless the config names loggers.
+
+        Where stderr is no terminal, lines take the place of the progress bar, unless the config
+        says whether there is a bar.
+        """
         trainer_config = self.config_init[self.subcommand].trainer
+        lines = trainer_config.enable_progress_bar is None and not sys.stderr.isatty()
+        if lines:
+            kwargs["enable_progress_bar"] = False
         if trainer_config.logger in (None, True):
             root = trainer_config.default_root_dir
             loggers: list[Logger] = [CSVLogger(root, name="logs")]
             if importlib.util.find_spec("tensorboard") is not None:
                 loggers.append(TensorBoardLogger(root, name="tensorboard"))
             kwargs["logger"] = loggers if self.subcommand == "fit" else False
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if lines:
+            trainer.callbacks.append(ProgressLines())
+        return trainer
 
     def _parse_ckpt_path(self) -> None:
         """The config alone says what is built; Lightning would let the checkpoint overrule it,
