@@ -111,7 +111,7 @@ class Ours:
         shape = Transformer(
             o.layers, o.width, o.heads, tie=True, layout=case.layout, attention=o.attention
         )
-        self.network = shape.build(o.vocabulary, case.process.conditioned, 0).eval().to(o.device)
+        self.network = shape.build(o.vocabulary, case.process.needs_time, 0).eval().to(o.device)
         self.options, self.case = options, case
 
     def __call__(self, batch: int, seed: int) -> dict[str, float]:

@@ -165,7 +165,7 @@ class Ours(Runner):
         shape = Transformer(
             o.layers, o.width, o.heads, tie=True, layout=self.layout, attention=o.attention
         )
-        return shape.build(o.vocabulary, self.process.conditioned, 0)
+        return shape.build(o.vocabulary, self.process.needs_time, 0)
 
     def loss(self) -> torch.Tensor:
         rows = torch.arange(len(self.ids), device=self.ids.device)

@@ -80,14 +80,14 @@ class SetNetwork:
     def __init__(
         self,
         N: int = 3,
-        conditioned: bool = False,
+        sees_time: bool = False,
         seed: int = 0,
         scale: float = 1.0,
         length: int = 8,
         D: int = 5,
     ):
         draw = torch.Generator().manual_seed(seed)
-        self.num_tokens, self.conditioned = N, conditioned
+        self.num_tokens, self.sees_time = N, sees_time
         self.code, self.slope = (
             torch.randn(length, N + 1, D, dtype=torch.float64, generator=draw) for _ in range(2)
         )
@@ -98,7 +98,7 @@ class SetNetwork:
     def embed(self, ids: Tensor, positions: Tensor, t: Tensor) -> Tensor:
         """The codes [B, R, D] that a row sums over what it sees."""
         code = self.code[positions, ids]
-        return code + t.unsqueeze(-1) * self.slope[positions, ids] if self.conditioned else code
+        return code + t.unsqueeze(-1) * self.slope[positions, ids] if self.sees_time else code
 
     def body(self, ids, positions, t, visibility):
         R = ids.shape[-1]
@@ -122,16 +122,16 @@ class SetNetwork:
 
 def toy(process: Process, N: int = 3, seed: int = 0, scale: float = 1.0) -> SetNetwork:
     """A random network that sees t where the process wants it."""
-    return SetNetwork(N, process.conditioned, seed, scale)
+    return SetNetwork(N, process.needs_time, seed, scale)
 
 
-def random_transformer(N: int, conditioned: bool, **shape: object) -> TransformerDenoiser:
+def random_transformer(N: int, sees_time: bool, **shape: object) -> TransformerDenoiser:
     """Our transformer in float64, in eval, all parameters random and of a size that opens every
     gate and saturates nothing.
     """
     net = (
         Transformer(**{"layers": 2, "width": 16, "heads": 2} | shape)
-        .build(N, conditioned, bos=0)
+        .build(N, sees_time, bos=0)
         .double()
         .eval()
     )

@@ -68,7 +68,7 @@ def untrained(base: Path, runs: Path) -> None:
         ("before", EpsilonHybrid(0.01), Block(WIDTH, WIDTH)),
     ):
         network = Pretrained(str(base)).build(
-            len(tokenizer), process.conditioned, tokenizer.bos_token_id
+            len(tokenizer), process.needs_time, tokenizer.bos_token_id
         )
         package.save(Model(network, process, schedule, tokenizer, LENGTH), runs / name)
 

@@ -166,7 +166,7 @@ def test_mdlm_is_the_posterior_at_masked_positions(tmp_path, prefix):
     expected = reference.subs(reference.forward(state, IDS.tolist(), [0.0] * L), mask=N)
     close(found[MASKED], expected[MASKED][:, :N])
     assert isinstance(model.process, Absorbing) and model.prediction == Prediction.CAVITY
-    assert not model.network.conditioned and model.network.cacheable
+    assert not model.network.sees_time and model.network.cacheable
 
 
 def test_mdlm_with_a_mask_inside_the_vocabulary(tmp_path):
@@ -199,7 +199,7 @@ def test_mdlm_with_time_conditioning_sees_sigma(tmp_path):
     model = convert("mdlm", folder(tmp_path, state, MDLM | {"time_conditioning": True}))
     expected = reference.subs(reference.forward(state, IDS.tolist(), SIGMAS), mask=N)
     close(body_logits(model, IDS, at_sigma(0.4)).log_softmax(-1)[MASKED], expected[MASKED][:, :N])
-    assert model.network.conditioned and model.process == GammaHybrid(0.0)
+    assert model.network.sees_time and model.process == GammaHybrid(0.0)
 
 
 @pytest.mark.parametrize("sigma", [0.02, 0.4, 3.0])
@@ -261,7 +261,7 @@ def test_hdlm_epsilon_is_a_posterior_for_self_noise_one_half(tmp_path):
     own = int(IDS[0])
     others = torch.arange(N) != own
     close((shift[own] - shift[others]), torch.full((N - 1,), -math.log(1 + N)))
-    assert model.process == EpsilonHybrid(0.01) and model.network.conditioned is False
+    assert model.process == EpsilonHybrid(0.01) and model.network.sees_time is False
 
 
 @pytest.mark.parametrize("scaled", [True, False])
@@ -807,7 +807,7 @@ def test_a_lightning_checkpoint_with_omegaconf_and_a_tokenizer(tmp_path):
         "pytorch-lightning_version": "2.2",
     }
     model = convert("mdlm", written(tmp_path / "mdlm.ckpt", content, None))
-    assert model.network.conditioned and model.length == L
+    assert model.network.sees_time and model.length == L
 
 
 class Harmful:

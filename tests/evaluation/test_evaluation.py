@@ -256,7 +256,7 @@ def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, l
     N, L = 3, 4
     ids = torch.cartesian_prod(*[torch.arange(N)] * L)
     index = torch.full((len(ids),), example)  # one order for all
-    network = random_transformer(N, conditioned=False, layout=layout)
+    network = random_transformer(N, sees_time=False, layout=layout)
     nats, t = chain_rule.order_nats(network, Batch(ids, index, index), schedule, Noise(4, index))
     assert float((-nats.sum(-1)).exp().sum()) == pytest.approx(1.0, abs=1e-10)
     size = torch.bincount(schedule.groups(L))[schedule.groups(L)]
@@ -278,7 +278,7 @@ def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, l
 
 def test_the_chain_rule_of_an_order_by_hand():
     """Flat: token by token with a call each, the true ones before it in the order visible."""
-    network, L, N = random_transformer(5, conditioned=False), 6, 5
+    network, L, N = random_transformer(5, sees_time=False), 6, 5
     ids = torch.randint(N, (3, L), generator=torch.Generator().manual_seed(0))
     noise = Noise(4, torch.arange(3))
     nats, t = chain_rule.order_nats(

@@ -69,7 +69,7 @@ def test_diffusion_fills_the_most_certain_first():
     again.
     """
     torch.manual_seed(0)
-    network = random_transformer(7, conditioned=False)
+    network = random_transformer(7, sees_time=False)
     ids = torch.randint(7, (5, 9))
     given = ids.clone()
     given[:, 3:7] = 7

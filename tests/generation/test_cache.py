@@ -79,7 +79,7 @@ class Recorder(Ancestral):
 
 
 def network(process: Process, layout: str, dtype: torch.dtype = torch.float64):
-    return random_transformer(N, process.conditioned, layers=3, layout=layout).to(dtype)
+    return random_transformer(N, process.needs_time, layers=3, layout=layout).to(dtype)
 
 
 def given(rows: int = B) -> torch.Tensor:

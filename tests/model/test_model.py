@@ -25,7 +25,7 @@ def made(model, process=Absorbing(), schedule=Flat(4), **options):  # noqa: B008
     torch.manual_seed(0)
     N = model.network.num_tokens
     config = TransformerConfig(
-        num_tokens=N, layers=1, width=16, heads=2, conditioned=process.conditioned, **options
+        num_tokens=N, layers=1, width=16, heads=2, conditioned=process.needs_time, **options
     )
     network = TransformerDenoiser(config).eval()
     if network.output is not None:

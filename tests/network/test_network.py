@@ -40,16 +40,14 @@ from textdiff.process import (
 
 
 def network(
-    N: int = 6, conditioned: bool = False, dtype: torch.dtype = torch.float64, **shape: object
+    N: int = 6, sees_time: bool = False, dtype: torch.dtype = torch.float64, **shape: object
 ) -> TransformerDenoiser:
-    return random_transformer(N, conditioned, **shape).to(dtype).train()
+    return random_transformer(N, sees_time, **shape).to(dtype).train()
 
 
-def untrained(N: int = 6, conditioned: bool = False, **shape: object) -> TransformerDenoiser:
+def untrained(N: int = 6, sees_time: bool = False, **shape: object) -> TransformerDenoiser:
     torch.manual_seed(0)
-    return Transformer(**{"layers": 2, "width": 16, "heads": 2} | shape).build(
-        N, conditioned, bos=0
-    )
+    return Transformer(**{"layers": 2, "width": 16, "heads": 2} | shape).build(N, sees_time, bos=0)
 
 
 def batch_of(ids: Tensor) -> Batch:
@@ -122,11 +120,11 @@ class Products(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("context", [0, 3])
-@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("sees_time", [False, True])
 def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(
-    conditioned, context, monkeypatch
+    sees_time, context, monkeypatch
 ):
-    net, draw = network(conditioned=conditioned, layers=1), torch.Generator().manual_seed(3)
+    net, draw = network(sees_time=sees_time, layers=1), torch.Generator().manual_seed(3)
     D, found = net.config.width, []
     window = torch.ones(1, 6 - context, 6, dtype=torch.bool).tril(context) if context else None
     visibility, (cos, sin) = (
@@ -137,7 +135,7 @@ def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(
         torch.randn(2, 6, D, generator=draw).double(),
         torch.randn(12, D, generator=draw).double(),
     )
-    c = Condition(table, torch.arange(12).view(2, 6)) if conditioned else None
+    c = Condition(table, torch.arange(12).view(2, 6)) if sees_time else None
     for kept_by in (lean, lambda function, *inputs: function(*inputs)):
         monkeypatch.setattr(block, "lean", kept_by)
         x = rows.clone().requires_grad_()
@@ -219,17 +217,17 @@ UNTRAINED = [
 ]
 
 
-@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("sees_time", [False, True])
 @pytest.mark.parametrize("tie", [False, True])
 @pytest.mark.parametrize(("process", "schedule"), UNTRAINED, ids=name)
-def test_an_untrained_networks_bound_is_near_log_n(process, schedule, tie, conditioned):
+def test_an_untrained_networks_bound_is_near_log_n(process, schedule, tie, sees_time):
     """Within 0.1 nats of log N (and 5 s.e. of the draws) for uniform tokens: a network that knows
     nothing says nothing.
     """
     N, B, L = 50, 768, 16
-    net = untrained(N, conditioned, width=64, heads=4, tie=tie).eval()
+    net = untrained(N, sees_time, width=64, heads=4, tie=tie).eval()
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
-    estimator = least_variance(process, schedule, L, conditioned=conditioned)
+    estimator = least_variance(process, schedule, L, sees_time=sees_time)
     with torch.no_grad():
         nats = sequence_nats(
             net, batch, process, schedule, Nelbo(), estimator, Noise(1, batch.example)
@@ -239,18 +237,18 @@ def test_an_untrained_networks_bound_is_near_log_n(process, schedule, tie, condi
     assert error < 0.2
 
 
-@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("sees_time", [False, True])
 @pytest.mark.parametrize(
     "process", [Uniform(), GammaHybrid(0.3), EpsilonHybrid(0.1), GIDD()], ids=name
 )
-def test_an_untrained_tied_head_costs_no_more_than_a_zero_one(process, conditioned):
+def test_an_untrained_tied_head_costs_no_more_than_a_zero_one(process, sees_time):
     """On the same noise, at a width where the own token's embedding alone would be a logit of 0.02
     D = 5.
     """
     N, B, L, found = 50, 256, 16, []
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
     for tie in (False, True):
-        net = untrained(N, conditioned, width=256, heads=4, layers=1, tie=tie).eval()
+        net = untrained(N, sees_time, width=256, heads=4, layers=1, tie=tie).eval()
         with torch.no_grad():
             nats = sequence_nats(
                 net, batch, process, Flat(), Nelbo(), Stratified(), Noise(1, batch.example)
@@ -260,15 +258,15 @@ def test_an_untrained_tied_head_costs_no_more_than_a_zero_one(process, condition
 
 
 def test_an_untrained_conditioned_block_is_the_identity():
-    net, ids = untrained(conditioned=True), torch.randint(7, (2, 5))
+    net, ids = untrained(sees_time=True), torch.randint(7, (2, 5))
     torch.testing.assert_close(hidden(net, ids), net.norm(net.embedding(ids)), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("conditioned", [False, True])
-def test_an_untrained_score_networks_bound_is_near_log_n(conditioned):
+@pytest.mark.parametrize("sees_time", [False, True])
+def test_an_untrained_score_networks_bound_is_near_log_n(sees_time):
     """The level's scale in `log_score` does it."""
     N, B, L, process = 50, 768, 16, GammaHybrid(0.05)
-    net = untrained(N, conditioned, width=64, heads=4).eval()
+    net = untrained(N, sees_time, width=64, heads=4).eval()
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
     with torch.no_grad():
         nats = sequence_nats(
@@ -321,7 +319,7 @@ def test_only_a_conditioned_network_sees_t():
     early, late = (torch.full((2, 5), t, dtype=torch.float64) for t in (0.2, 0.7))
     one_late = early.clone()
     one_late[:, 2] = 0.7
-    seeing, blind = network(conditioned=True), network()
+    seeing, blind = network(sees_time=True), network()
     assert (hidden(seeing, ids, t=early) != hidden(seeing, ids, t=late)).any(-1).all()
     assert (hidden(seeing, ids, t=early) != hidden(seeing, ids, t=one_late)).any(-1).all(), (
         "t is per token, seen by all"
@@ -350,7 +348,7 @@ def test_bfloat16_autocast_trains(process, tie):
     schedule, found = Flat(), []
     batch = batch_of(torch.randint(6, (16, 12), generator=torch.Generator().manual_seed(0)))
     for enabled in (False, True):
-        net = network(conditioned=process.conditioned, dtype=torch.float32, tie=tie)
+        net = network(sees_time=process.needs_time, dtype=torch.float32, tie=tie)
         draw = Stratified()(batch, process, schedule, 6, Noise(0, batch.example))
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             total, values = row_sum(net, batch, draw, Nelbo(), process, schedule)
@@ -367,13 +365,13 @@ def test_bfloat16_autocast_trains(process, tie):
 
 
 @pytest.mark.parametrize("tie", [False, True])
-@pytest.mark.parametrize("conditioned", [False, True])
-def test_state_dict_and_save_pretrained_round_trip(tmp_path, tie, conditioned):
+@pytest.mark.parametrize("sees_time", [False, True])
+def test_state_dict_and_save_pretrained_round_trip(tmp_path, tie, sees_time):
     net, ids = (
-        network(tie=tie, conditioned=conditioned, dtype=torch.float32).eval(),
+        network(tie=tie, sees_time=sees_time, dtype=torch.float32).eval(),
         torch.randint(7, (2, 5)),
     )
-    other = untrained(tie=tie, conditioned=conditioned).eval()
+    other = untrained(tie=tie, sees_time=sees_time).eval()
     other.load_state_dict(net.state_dict())
     net.save_pretrained(tmp_path)
     opened = TransformerDenoiser.from_pretrained(tmp_path).eval()
@@ -383,11 +381,11 @@ def test_state_dict_and_save_pretrained_round_trip(tmp_path, tie, conditioned):
             torch.equal(tensor, copy.state_dict()[key]) for key, tensor in net.state_dict().items()
         )
         torch.testing.assert_close(copy(ids), net(ids), rtol=1e-5, atol=1e-5)
-        assert (copy.num_tokens, copy.shifted, copy.bos, copy.conditioned) == (
+        assert (copy.num_tokens, copy.shifted, copy.bos, copy.sees_time) == (
             6,
             False,
             0,
-            conditioned,
+            sees_time,
         )
 
 

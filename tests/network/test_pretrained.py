@@ -107,15 +107,15 @@ def original(base):
     return AutoModelForCausalLM.from_pretrained(source(base)).eval()
 
 
-def network(base, conditioned=False, live=True):
+def network(base, sees_time=False, live=True):
     """The denoiser; `live`: what starts at zero is made random, and all is in float64."""
-    net = Pretrained(source(base)).build(N, conditioned, BOS).eval()
+    net = Pretrained(source(base)).build(N, sees_time, BOS).eval()
     if not live:
         return net
     torch.manual_seed(1)
     for parameter in [
         net.mask,
-        *([net.condition.weight, net.condition.bias] if conditioned else []),
+        *([net.condition.weight, net.condition.bias] if sees_time else []),
     ]:
         parameter.data.normal_(0, 0.3)
     return net.double()
@@ -128,11 +128,11 @@ def tokens(rows=B, seed=2):
 # --- step 0
 
 
-@pytest.mark.parametrize("conditioned", [False, True])
+@pytest.mark.parametrize("sees_time", [False, True])
 @each_base
-def test_step_0_is_transformers_own_law(base, conditioned):
+def test_step_0_is_transformers_own_law(base, sees_time):
     """Logits, and the exact -log p of quenched AR through the estimator, with a BOS in front."""
-    net, theirs, x = network(base, conditioned, live=False), original(base), tokens()
+    net, theirs, x = network(base, sees_time, live=False), original(base), tokens()
     ids = pad(x[:, :-1], (1, 0), value=BOS)
     with torch.no_grad():
         logits = theirs(ids).logits
@@ -195,7 +195,7 @@ def test_quenched_ar_is_transformers_greedy_generate(base, use_cache):
 @each_schedule
 @each_base
 def test_42_two_stream_logits_are_those_of_each_windows_own_call(base, schedule):
-    net, x = network(base, conditioned=True), tokens()
+    net, x = network(base, sees_time=True), tokens()
     tiling = schedule.tiling(torch.arange(B)[:, None] % schedule.T, L)
     t = tiling.level / schedule.T
     z = torch.where(
@@ -233,7 +233,7 @@ def recorder():
 @each_schedule
 @each_base
 def test_38_cached_is_uncached(base, schedule):
-    net, process, given = network(base, conditioned=True), GammaHybrid(0.3), torch.full((B, L), N)
+    net, process, given = network(base, sees_time=True), GammaHybrid(0.3), torch.full((B, L), N)
     given[1, :4] = 2
     runs = []
     for use_cache in (False, True):
@@ -264,7 +264,7 @@ def test_the_cache_holds_the_groups_not_the_heads():
 
 @one_of_each
 def test_a_conditioned_network_sees_each_rows_own_time(base):
-    net, ids = network(base, conditioned=True), tokens(1)
+    net, ids = network(base, sees_time=True), tokens(1)
     t = torch.full(ids.shape, 0.5)
     later = t.clone()
     later[:, 5:] = 0.9
@@ -444,7 +444,7 @@ def test_a_folder_keeps_every_kind_of_base(base, tmp_path):
         Model(net, GammaHybrid(0.3), Slide(4, 2), tokenizer, L), tmp_path / "run"
     )
     again = textdiff.load(folder).network
-    assert type(again) is type(net) and (again.bos, again.conditioned) == (BOS, True)
+    assert type(again) is type(net) and (again.bos, again.sees_time) == (BOS, True)
     theirs = AutoModel.from_pretrained(folder).eval()  # made without memory first, and filled
     with torch.no_grad():
         expected = net.eval()(tokens())

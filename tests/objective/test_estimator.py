@@ -169,7 +169,7 @@ def test_21_shifted_layout_is_a_plain_causal_language_model(process):
     """BOS x_0 .. x_{L-2} through a plain causal forward and cross-entropy, whatever the noise: no
     row sees a noisy token.
     """
-    net = random_transformer(5, process.conditioned, layout="shifted")
+    net = random_transformer(5, process.needs_time, layout="shifted")
     x = torch.randint(5, (6, 7), generator=torch.Generator().manual_seed(0))
     inputs = torch.cat([torch.full((6, 1), net.bos), x[:, :-1]], 1)
     expected = cross_entropy(net(inputs).transpose(1, 2), x, reduction="none")
@@ -383,7 +383,7 @@ def test_23_continuous_draws_average_to_the_quadrature(process):
     net, x = toy(process), torch.tensor([0, 2])
     exact = tanh_sinh(lambda t: integrand(net, process, x, t)) + 2 * process.prior_kl(3)
     exact = float(exact + atom_term(net, process, x) if process.atom else exact)
-    estimators = [Stratified()] if process.conditioned else [Stratified(), MaskCount()]
+    estimators = [Stratified()] if process.needs_time else [Stratified(), MaskCount()]
     for estimator in estimators:
         mean, error = monte_carlo(net, process, Flat(), Nelbo(), estimator, x)
         assert abs(mean - exact) < 5 * error, estimator
@@ -418,7 +418,7 @@ def test_23_a_sequences_value_knows_neither_batch_nor_order_nor_padding(
     process, schedule, estimator, layout
 ):
     L, B = 7, 5
-    net = random_transformer(6, process.conditioned, layout=layout)
+    net = random_transformer(6, process.needs_time, layout=layout)
     estimator = estimator or least_variance(process, schedule, L)
     x = torch.randint(6, (B, L), generator=torch.Generator().manual_seed(1))
 
@@ -442,7 +442,7 @@ def test_23_a_sequences_value_knows_neither_batch_nor_order_nor_padding(
 
 def test_23_ignored_padding_has_no_value_and_no_gradient():
     process, schedule = SmoothEpsilonHybrid(0.3), Flat()
-    net = random_transformer(6, process.conditioned)
+    net = random_transformer(6, process.needs_time)
     x = torch.randint(6, (3, 8), generator=torch.Generator().manual_seed(1))
     gradients = []
     for filler in (0, 5):
@@ -520,7 +520,7 @@ class Stubborn:
     and 0 elsewhere.
     """
 
-    shifted, bos, conditioned, num_tokens, self_noise = False, 0, False, 3, None
+    shifted, bos, sees_time, num_tokens, self_noise = False, 0, False, 3, None
 
     def __init__(self, x: Tensor, own: float):
         self.x, self.own = x, own
@@ -585,7 +585,7 @@ class Tokens:
 
 def model(process: Process, schedule: Hyperschedule, layout: str = "aligned") -> Model:
     return Model(
-        random_transformer(6, process.conditioned, layout=layout), process, schedule, Tokens(6), 7
+        random_transformer(6, process.needs_time, layout=layout), process, schedule, Tokens(6), 7
     )
 
 
@@ -715,5 +715,5 @@ def test_mask_count_refuses_a_network_that_looks_at_t():
     batch = Batch(torch.zeros(1, 4, dtype=torch.int64), torch.arange(1), torch.arange(1))
     with pytest.raises(ValueError, match="networks that do not look at t"):
         estimate(net, batch, Absorbing(), Flat(), Nelbo(), MaskCount(), Noise(0, batch.example))
-    assert least_variance(Absorbing(), Flat(), 4, conditioned=True) == Stratified()
+    assert least_variance(Absorbing(), Flat(), 4, sees_time=True) == Stratified()
     assert least_variance(Absorbing(), Flat(), 4) == MaskCount()

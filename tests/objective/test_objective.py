@@ -116,11 +116,11 @@ def test_09_integrand_is_0_at_the_truth_and_nowhere_else(process, t, N=5):
     _, r, _ = table(process, t, N, seed=0)
     perfect = torch.nn.functional.one_hot(r.x, N).double() * 900
     assert integrand(perfect, r.x, r.z, r.t, process).abs().max() < 1e-12
-    bears = Nelbo().bears(r, N, process)
+    has_value = Nelbo().has_value(r, N, process)
     for seed in range(5):
         value = integrand(random_logits(len(r.x), N, seed), r.x, r.z, r.t, process)
         assert value.min() >= -1e-12
-        assert (value[bears] > 1e-11).all() and (value[~bears] == 0).all()
+        assert (value[has_value] > 1e-11).all() and (value[~has_value] == 0).all()
 
 
 @each_process(ABSORBING)
@@ -257,9 +257,9 @@ def test_13_score_entropy_is_the_explicit_sum(process, t, N, seed):
         ]
     )
     value = ScoreEntropy()(raw_outputs(process, t, log_s, r.z), r, process)
-    bears = ScoreEntropy().bears(r, N, process)
-    close(value[bears], truth[bears], 1e-10)
-    assert (value[~bears] == 0).all() and (truth[~bears] == 0).all()
+    has_value = ScoreEntropy().has_value(r, N, process)
+    close(value[has_value], truth[has_value], 1e-10)
+    assert (value[~has_value] == 0).all() and (truth[~has_value] == 0).all()
 
 
 @each_process(SCORED)
@@ -272,8 +272,8 @@ def test_13_score_entropy_is_0_at_the_exact_ratios_and_positive_elsewhere(proces
         [(q[:N, x] / q[z, x]).log().clamp_min(-700) for x, z in zip(r.x, r.z, strict=True)]
     )
     assert ScoreEntropy()(raw_outputs(process, t, exact, r.z), r, process).abs().max() < 1e-10
-    bears = ScoreEntropy().bears(r, N, process)
-    assert (ScoreEntropy()(random, r, process)[bears] > 1e-11).all()
+    has_value = ScoreEntropy().has_value(r, N, process)
+    assert (ScoreEntropy()(random, r, process)[has_value] > 1e-11).all()
 
 
 @each_process(SCORED)
@@ -421,8 +421,10 @@ def test_15_step_is_the_kl_of_the_bayes_laws(process, s, t, N, seed):
         ]
     )
     close(Nelbo()(logits, r, process), truth, 1e-10)
-    bears = Nelbo().bears(r, N, process)
-    assert (truth[~bears].abs() < 1e-12).all() and (Nelbo()(logits, r, process)[~bears] == 0).all()
+    has_value = Nelbo().has_value(r, N, process)
+    assert (truth[~has_value].abs() < 1e-12).all() and (
+        Nelbo()(logits, r, process)[~has_value] == 0
+    ).all()
 
 
 @each_process()
@@ -648,12 +650,12 @@ def test_16_rows_that_do_not_bear_are_worth_exactly_0(process, s, N=5, t=0.5):
         leaf = logits.clone().requires_grad_()
         value = objective(leaf, r, process)
         (g,) = torch.autograd.grad(value.sum(), leaf)
-        bears = objective.bears(r, N, process)
-        assert bears.dtype == torch.bool and bears.shape == r.x.shape
-        assert (value[~bears] == 0).all() and (g[~bears] == 0).all(), objective
-        assert (g[bears].abs().sum(1) > 0).all(), objective
-        part = objective(logits[bears], r[bears], process)
-        assert torch.equal(part, value.detach()[bears]), (
+        has_value = objective.has_value(r, N, process)
+        assert has_value.dtype == torch.bool and has_value.shape == r.x.shape
+        assert (value[~has_value] == 0).all() and (g[~has_value] == 0).all(), objective
+        assert (g[has_value].abs().sum(1) > 0).all(), objective
+        part = objective(logits[has_value], r[has_value], process)
+        assert torch.equal(part, value.detach()[has_value]), (
             "a row's value does not depend on the rows beside it"
         )
 

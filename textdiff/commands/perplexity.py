@@ -219,7 +219,11 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _write(
-    model: Model, text: Text, found: list[perplexity.Bound], rows: int, options: argparse.Namespace
+    model: Model,
+    text: Text,
+    found: list[perplexity.Measured],
+    rows: int,
+    options: argparse.Namespace,
 ) -> None:
     result = {
         "bounds": [bound.as_dict() for bound in found],
@@ -253,7 +257,7 @@ def _write(
         print(f"plot in {output.with_suffix('.png')}")
 
 
-def _remark(tables: dict[str, list[perplexity.Bound]], options: argparse.Namespace) -> None:
+def _remark(tables: dict[str, list[perplexity.Measured]], options: argparse.Namespace) -> None:
     for name, found in tables.items():
         for bound in found:
             if options.until_se is not None and bound.standard_error > options.until_se:

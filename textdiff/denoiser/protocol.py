@@ -32,7 +32,7 @@ class Denoiser(Protocol):
         ...
 
     @property
-    def conditioned(self) -> bool:
+    def sees_time(self) -> bool:
         """Whether the network looks at t."""
         ...
 
@@ -84,8 +84,8 @@ class Architecture:
         """
         return None
 
-    def build(self, num_tokens: int, conditioned: bool, bos: int) -> Any:
+    def build(self, num_tokens: int, sees_time: bool, bos: int) -> Any:
         """The untrained `Denoiser` module over N = num_tokens ordinary tokens, seeing t if
-        `conditioned`.
+        `sees_time`.
         """
         raise NotImplementedError

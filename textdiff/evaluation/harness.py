@@ -177,11 +177,11 @@ def _mean(model: Model, part: list[Question], half: int, draws: int, seed: int) 
     # The bound is that of the schedule at the model's own length, however short the question.
     steps = not continuous(model.hyperschedule, model.length)
     estimator = least_variance(
-        process, model.hyperschedule, ids.shape[-1], steps, model.network.conditioned
+        process, model.hyperschedule, ids.shape[-1], steps, model.network.sees_time
     )
     total = torch.zeros(len(part), dtype=torch.float64, device=model.device)
     for draw in range(draws):
-        batch = Batch(ids, example, example * draws + draw, key=half, given=given)
+        batch = Batch(ids, example, example * draws + draw, key=half, known=given)
         noise = Noise(seed, example, step=half * draws + draw)
         total += sequence_nats(
             model.network, batch, process, model.hyperschedule, objective, estimator, noise

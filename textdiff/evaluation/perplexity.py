@@ -35,7 +35,7 @@ CORRECTING = "B3: NELBO with correction"
 
 
 @dataclass(frozen=True)
-class Bound:
+class Measured:
     """A bound on -log p(text), as an estimate.
 
     Args:
@@ -220,7 +220,7 @@ def measure(
     seed: int = 0,
     until_se: float | None = None,
     any_order: bool = False,
-) -> list[Bound]:
+) -> list[Measured]:
     """Measure every bound that can be stated for a model on some text.
 
     The standard error is that of the Monte Carlo draws on this very text: half of the draws of each
@@ -257,7 +257,7 @@ def measure(
         )
     schedule, network, L = hyperschedule or model.hyperschedule, model.network, _length(batches())
     readings = bounds(model.process, model.prediction)
-    found: list[Bound] = []
+    found: list[Measured] = []
 
     def state(name: str, process: Process, estimator: str, one: One, exact: bool = False) -> None:
         scores, spent = _until(
@@ -271,10 +271,10 @@ def measure(
             int(scores.sums[2]),
         )
         where = (Curve.of(scores.places), Curve.of(scores.levels))
-        found.append(Bound(name, str(process), str(schedule), estimator, *numbers, None, *where))
+        found.append(Measured(name, str(process), str(schedule), estimator, *numbers, None, *where))
 
     for key, (process, objective) in readings.items():
-        estimator = least_variance(process, schedule, L, discrete, network.conditioned)
+        estimator = least_variance(process, schedule, L, discrete, network.sees_time)
         one = _drawing(network, process, schedule, objective, estimator)
         if chain_rule.is_exact(network, process, schedule, L):
             state("exact -log p", process, "exact chain rule", one, exact=True)
@@ -304,7 +304,7 @@ def unigram_entropy(counts: Tensor) -> float:
     return float(-torch.xlogy(p, p).sum())
 
 
-def table(found: dict[str, list[Bound]]) -> str:
+def table(found: dict[str, list[Measured]]) -> str:
     """The bounds on each text as a table that lines up."""
     header = [
         "text",

@@ -161,7 +161,7 @@ def render(model: Model, folder: Path, name: str, license: str) -> str:
         "noising process": f"`{model.process}`",
         "hyperschedule": f"`{model.hyperschedule}`",
         "prediction": f"{model.prediction}, {'shifted' if network.shifted else 'aligned'} layout",
-        "network": f"{type(network).__name__}, {size:,} parameters, {'sees' if network.conditioned else 'does not see'} the time",
+        "network": f"{type(network).__name__}, {size:,} parameters, {'sees' if network.sees_time else 'does not see'} the time",
         "tokens": f"N = {network.num_tokens:,} and MASK; sequences of {model.length} in training",
     }
     if "corpus" in model.data:

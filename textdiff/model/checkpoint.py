@@ -66,7 +66,7 @@ def parts(path: Path) -> tuple[Any, Process, Hyperschedule, Prediction]:
         )
     process: Process = build(saved["process"], Process)  # type: ignore[type-abstract]
     network = build(saved["network"], Architecture).build(
-        saved["num_tokens"], process.conditioned, saved["bos"] or 0
+        saved["num_tokens"], process.needs_time, saved["bos"] or 0
     )
     try:
         network.load_state_dict(network_state(state), strict=True)

@@ -46,7 +46,7 @@ def measure(model: Model) -> dict[str, float]:
     L = batch.ids.shape[-1]
     for name, (process, objective) in bounds(model.process, model.prediction).items():
         estimator, noise = (
-            least_variance(process, model.hyperschedule, L, False, model.network.conditioned),
+            least_variance(process, model.hyperschedule, L, False, model.network.sees_time),
             Noise(0, batch.example),
         )
         nats = sequence_nats(

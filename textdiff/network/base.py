@@ -26,7 +26,7 @@ class DenoiserModel(PreTrainedModel):
         return self.config.bos
 
     @property
-    def conditioned(self) -> bool:
+    def sees_time(self) -> bool:
         """Whether the network looks at t."""
         return self.config.conditioned
 

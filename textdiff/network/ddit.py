@@ -143,7 +143,7 @@ class DDiTDenoiser(DenoiserModel):
             init.ones_(module.weight[:, self.config.width :])
 
     @property
-    def conditioned(self) -> bool:
+    def sees_time(self) -> bool:
         """Whether the network looks at t."""
         return self.config.time != "none"
 

@@ -122,9 +122,9 @@ class Pretrained(Architecture):
         """The base's own."""
         return self.source
 
-    def build(self, num_tokens: int, conditioned: bool, bos: int) -> PretrainedDenoiser:
+    def build(self, num_tokens: int, sees_time: bool, bos: int) -> PretrainedDenoiser:
         """The base's weights, with a row for MASK (the mean of all embeddings) and, if
-        `conditioned`, a time embedding of zero.
+        `sees_time`, a time embedding of zero.
 
         Raises:
             ValueError: if the base cannot be loaded, is of another family, or has not num_tokens
@@ -140,7 +140,7 @@ class Pretrained(Architecture):
             name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN
         }
         network = PretrainedDenoiser(
-            PretrainedDenoiserConfig(plain, conditioned, bos, self.attention)
+            PretrainedDenoiserConfig(plain, sees_time, bos, self.attention)
         )
         network.base.load_state_dict(base.base_model.state_dict())
         if network.output is not None:

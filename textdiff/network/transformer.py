@@ -94,8 +94,8 @@ class Transformer(Architecture):
             raise ValueError(f"layout must be 'aligned' or 'shifted', got {self.layout!r}")
         check_backend(self.attention)
 
-    def build(self, num_tokens: int, conditioned: bool, bos: int) -> TransformerDenoiser:
-        """The untrained network over N = num_tokens ordinary tokens, seeing t if `conditioned`."""
+    def build(self, num_tokens: int, sees_time: bool, bos: int) -> TransformerDenoiser:
+        """The untrained network over N = num_tokens ordinary tokens, seeing t if `sees_time`."""
         network = TransformerDenoiser(
             TransformerConfig(
                 num_tokens=num_tokens,
@@ -105,7 +105,7 @@ class Transformer(Architecture):
                 tie=self.tie,
                 dropout=self.dropout,
                 shifted=self.layout == "shifted",
-                conditioned=conditioned,
+                conditioned=sees_time,
                 bos=bos,
                 attention=self.attention,
             )

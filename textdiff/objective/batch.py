@@ -19,7 +19,7 @@ class Batch:
         valid: [B, L] False at ignored padding, or None.
         document: [B, L] attention stays inside a document, or None.
         key: times of different keys are independent.
-        given: [B, L] True at known tokens: seen at t = 0 and not scored, so that the bound is one
+        known: [B, L] True at known tokens: seen at t = 0 and not scored, so that the bound is one
             of the others given them; or None.
     """
 
@@ -29,14 +29,14 @@ class Batch:
     valid: Tensor | None = None
     document: Tensor | None = None
     key: int = 0
-    given: Tensor | None = None
+    known: Tensor | None = None
 
     @property
     def counts(self) -> Tensor | None:
         """[B, L] True at tokens that are noised and scored; None: all."""
-        if self.given is None:
+        if self.known is None:
             return self.valid
-        return ~self.given if self.valid is None else self.valid & ~self.given
+        return ~self.known if self.valid is None else self.valid & ~self.known
 
     @property
     def scored(self) -> Tensor:

@@ -38,8 +38,8 @@ def row_sum(
         network, schedule, batch.ids, draw.z, draw.t, draw.tiling, batch.document, batch.valid
     )
     rows = Rows(batch.ids, draw.z, draw.t, draw.s)
-    bears = objective.bears(rows, network.num_tokens, process) & (draw.t > 0)
-    places = bears.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
+    has_value = objective.has_value(rows, network.num_tokens, process) & (draw.t > 0)
+    places = has_value.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
     chosen = rows[places]
 
     def value(logits: Tensor, part: slice) -> Tensor:
@@ -48,7 +48,7 @@ def row_sum(
         )
 
     total, values = row_values(network, call.hidden(network)[places], value)
-    table = torch.zeros(bears.shape, dtype=torch.float64, device=values.device)
+    table = torch.zeros(has_value.shape, dtype=torch.float64, device=values.device)
     table[places] = values
     return total, table
 
@@ -85,13 +85,13 @@ def estimate(
         The differentiable sum over the batch, and the values [B, L] float64 in nats (without
         gradient).
     """
-    if estimator.blind and network.conditioned:
+    if estimator.blind and network.sees_time:
         raise ValueError(
             f"{estimator} holds for networks that do not look at t, this one does: use Stratified"
         )
     draw = estimator(batch, process, schedule, network.num_tokens, noise)
     total, nats = row_sum(network, batch, draw, objective, process, schedule)
-    if objective.full and process.atom and draw.s is None:
+    if objective.is_bound and process.atom and draw.s is None:
         more, added = reconstruction(network, batch, process, schedule, noise)
         total, nats = total + more, nats + added
     return total, nats
@@ -112,7 +112,7 @@ def sequence_nats(
     For an objective that is not the NELBO (a loss, or B2 of `maths.md` 4.3) without prior term.
     """
     nats = estimate(network, batch, process, schedule, objective, estimator, noise)[1]
-    if not objective.full:
+    if not objective.is_bound:
         return nats
     prior = process.prior_kl(network.num_tokens).to(nats.device)
     return nats + (prior if batch.counts is None else prior * batch.counts)

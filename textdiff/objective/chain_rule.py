@@ -30,7 +30,7 @@ def has_orders(network: Denoiser, process: Process, schedule: Hyperschedule, L: 
     see t, windows that never overlap.
     """
     apart = constants(schedule, L, torch.device("cpu")).apart
-    return isinstance(process, Absorbing) and not network.conditioned and apart and schedule.T > 1
+    return isinstance(process, Absorbing) and not network.sees_time and apart and schedule.T > 1
 
 
 def order_nats(

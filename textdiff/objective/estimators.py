@@ -118,7 +118,7 @@ class MaskCount(Estimator):
             ValueError: for other processes and schedules.
         """
         L = batch.ids.shape[-1]
-        if process.conditioned or not process.masks:
+        if process.needs_time or not process.masks:
             raise ValueError(
                 f"mask-count conditioning holds for absorbing and ε-Hybrid noise, not for {process}: use Stratified"
             )
@@ -152,16 +152,16 @@ def least_variance(
     schedule: Hyperschedule,
     L: int,
     discrete: bool = False,
-    conditioned: bool = False,
+    sees_time: bool = False,
 ) -> Estimator:
     """Mask-count conditioning where it holds, else stratified offsets.
 
-    `discrete` asks for the T-step bound; `conditioned` says that the network looks at t.
+    `discrete` asks for the T-step bound; `sees_time` says whether the network looks at t.
     """
     if (
-        not conditioned
+        not sees_time
         and process.masks
-        and not process.conditioned
+        and not process.needs_time
         and continuous(schedule, L)
         and not discrete
     ):

@@ -2,7 +2,7 @@
 
 A row is a token x, its noisy value z (N = MASK) and its time t; with `s`, the next cleaner time,
 the value is that of the step t -> s of a T-step chain, without it the integrand of the continuous
-bound per unit of t. Objectives return values, they do not reduce; `bears` says which rows have a
+bound per unit of t. Objectives return values, they do not reduce; `has_value` says which rows have a
 value at all, so that no other row reaches the head.
 """
 
@@ -43,13 +43,13 @@ class Objective:
 
     prediction: ClassVar[Prediction] = Prediction.CAVITY
     """What a network trained with it predicts."""
-    full: ClassVar[bool] = False
+    is_bound: ClassVar[bool] = False
     """Whether prior, rows and reconstruction add up to the process's bound on -log p(x)."""
 
     def check(self, process: Process) -> None:
         """Raise a ValueError if the objective is not defined for this process."""
 
-    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+    def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
         """Which rows have a value: bool, the shape of rows.x."""
         raise NotImplementedError
 
@@ -62,9 +62,9 @@ class Objective:
 class Nelbo(Objective):
     """The negative ELBO of the process: (2.4) in continuous time, (3.3)-(3.5) for the step t -> s."""
 
-    full: ClassVar[bool] = True
+    is_bound: ClassVar[bool] = True
 
-    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+    def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
         masked = rows.z == N
         if not process.corrupts:
             return masked
@@ -102,7 +102,7 @@ class WeightedCrossEntropy(Objective):
                 f"the weighted cross-entropy is defined for masking processes without leak, not for {process}: use Nelbo"
             )
 
-    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
+    def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
         masked = rows.z == N
         return masked if self.lambda_ == 0 or not process.corrupts else torch.ones_like(masked)
 
@@ -136,7 +136,7 @@ class ScoreEntropy(Objective):
     """
 
     prediction: ClassVar[Prediction] = Prediction.LOG_SCORE
-    full: ClassVar[bool] = True
+    is_bound: ClassVar[bool] = True
 
     def check(self, process: Process) -> None:
         if process.leaks or process.atom:
@@ -144,8 +144,8 @@ class ScoreEntropy(Objective):
                 f"score entropy is defined for processes without leak or atom, not for {process}: use Nelbo"
             )
 
-    def bears(self, rows: Rows, N: int, process: Process) -> Tensor:
-        return Nelbo().bears(rows, N, process)
+    def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
+        return Nelbo().has_value(rows, N, process)
 
     def _ratios(self, clock: Clock, N: int) -> tuple[Tensor, Tensor, Tensor]:
         """At MASK r_y = r_0 + r_1 1[y = x]; at a corrupted visible token r_x = odds (and r_y =
@@ -186,7 +186,7 @@ class PublishedScoreEntropy(ScoreEntropy):
     visible token.
     """
 
-    full: ClassVar[bool] = False
+    is_bound: ClassVar[bool] = False
 
     def _ratios(self, clock: Clock, N: int) -> tuple[Tensor, Tensor, Tensor]:
         grown = torch.expm1(-clock.log_keep - torch.log1p(-clock.mask)).clamp_min(

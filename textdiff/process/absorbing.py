@@ -23,7 +23,7 @@ class Absorbing(Process):
     [1.0, 1.0, 1.0]
     """
 
-    conditioned: ClassVar[bool] = False
+    needs_time: ClassVar[bool] = False
 
     @property
     def corrupts(self) -> bool:

@@ -99,7 +99,7 @@ class Process:
             negative).
     """
 
-    conditioned: ClassVar[bool] = True
+    needs_time: ClassVar[bool] = True
     """Whether a network gains from seeing t: False where the visible tokens tell all (absorbing,
     ε-Hybrid).
     """

@@ -24,7 +24,7 @@ class EpsilonHybrid(Process):
     """
 
     epsilon: float = 0.01
-    conditioned: ClassVar[bool] = False
+    needs_time: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_range("epsilon", self.epsilon, 0, 1, closed="[)")

@@ -34,7 +34,7 @@ class FirstHitting(Sampler):
 
     def check(self, process: Process) -> None:
         refuse_moving(self, process)
-        if process.conditioned:
+        if process.needs_time:
             raise ValueError(
                 f"{self} is exact for networks that do not see the time, which {process} has: use Ancestral, or train with "
                 "Absorbing or EpsilonHybrid"

@@ -98,7 +98,7 @@ class TextDiffusion(LightningModule):
     def _build_network(self) -> None:
         assert self.num_tokens is not None
         self.network = self.architecture.build(
-            self.num_tokens, self.process.conditioned, self.bos or 0
+            self.num_tokens, self.process.needs_time, self.bos or 0
         )
         self.decayed = {
             name for name, p in self.named_parameters() if p.ndim >= 2
@@ -227,7 +227,7 @@ class TextDiffusion(LightningModule):
         L = sequences.ids.shape[-1]
         for name, (process, objective) in bounds(self.process, self.objective.prediction).items():
             estimator = least_variance(
-                process, self.hyperschedule, L, conditioned=self.network.conditioned
+                process, self.hyperschedule, L, sees_time=self.network.sees_time
             )
             noise = Noise(self.seed, sequences.example, step=1)
             nats = sequence_nats(
@@ -335,4 +335,4 @@ def _meaning(network: Any, process: Any, objective: Any) -> dict[str, Any]:
         if name not in ("dropout", "attention", "checkpoint")
     }
     predicts = str(build(objective, Objective).prediction)
-    return {**kept, "sees t": build(process, Process).conditioned, "predicts": predicts}  # type: ignore[type-abstract]
+    return {**kept, "sees t": build(process, Process).needs_time, "predicts": predicts}  # type: ignore[type-abstract]
