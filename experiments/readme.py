@@ -1,25 +1,35 @@
-"""Write the tables of the README from the JSONs of the experiments: `python experiments/readme.py`."""
+"""Write the tables of the READMEs from the JSONs of experiments and benchmarks: `python
+experiments/readme.py`.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def threads(result: dict, name: str = "thread") -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{result['threads']} {name}{'s' * (result['threads'] > 1)}"
+
+
 def quickstart(result: dict) -> str:
     """The quickstart's own numbers."""
     lines = [
-        f"`make quickstart` gave this on {result['threads']} CPU thread{'s' * (result['threads'] > 1)} in {result['total_seconds']:.0f} s "
-        f"({result['bounds'][0]['tokens']:,} validation tokens, characters; unigram entropy of the same tokens "
+        f"`make quickstart` gave this on {threads(result, 'CPU thread')} in "
+        f"{result['total_seconds']:.0f} s ({result['bounds'][0]['tokens']:,} validation tokens, "
+        "characters; unigram entropy of the same tokens "
         f"{result['unigram_entropy']:.3f} nats, log N {result['log_N']:.3f}):",
         "",
         "| bound | nats/token | ± s.e. | bits/token | perplexity | estimator |",
         "|---|---:|---:|---:|---:|---|",
     ]
     lines += [
-        f"| {b['name']} | {b['nats']:.3f} | {b['standard_error']:.3f} | {b['bits']:.3f} | {b['perplexity']:.2f} | {b['estimator']} |"
+        f"| {b['name']} | {b['nats']:.3f} | {b['standard_error']:.3f} | {b['bits']:.3f} | "
+        f"{b['perplexity']:.2f} | {b['estimator']} |"
         for b in result["bounds"]
     ]
     return "\n".join(lines)
@@ -31,11 +41,11 @@ def training(result: dict) -> str:
     lines = [
         f"`benchmarks/training.py`, {o['layers']} x {o['width']}, context {o['length']}, "
         f"vocabulary {int(o['vocabulary']):,}, batch {o['batch']}, "
-        f"{result['threads']} thread{'s' * (result['threads'] > 1)}, "
-        f"{result['clock']}, interleaved in one run; ratios are what carries over:",
+        f"{threads(result)}, {result['clock']}, interleaved in one run; "
+        "ratios are what carries over:",
         "",
-        "| case | tokens/s ÷ GPT-2's | supervised positions/s | memory alive above weights, gradients and moments, GB "
-        "| body | head | optimizer |",
+        "| case | tokens/s ÷ GPT-2's | supervised positions/s "
+        "| memory alive above weights, gradients and moments, GB | body | head | optimizer |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     lines += [
@@ -62,7 +72,8 @@ def six_models(result: dict) -> str:
     models = result["models"]
     tokens = models["ar"]["bounds"][0]["tokens"]
     lines = [
-        f"Validation text of WikiText-2 ({tokens:,} BPE tokens), {models['ar']['steps']:,} steps of 4,096 tokens each:",
+        f"Validation text of WikiText-2 ({tokens:,} BPE tokens), "
+        f"{models['ar']['steps']:,} steps of 4,096 tokens each:",
         "",
         "| model | bound | nats/token | ± s.e. | perplexity | estimator | training, s |",
         "|---|---|---:|---:|---:|---|---:|",
@@ -130,8 +141,9 @@ def estimators(result: dict) -> str:
         for bound, n in found.items():
             lines += [""] if lines[-1].startswith("|") else []
             lines.append(
-                f"- {SIX[name]}, {bound.split(':')[0]}: spread over {n['seeds']} seeds {n['deviation']:.4f}, stated {n['stated']:.4f}; "
-                f"{100 * n['within_1.96']:.0f} ± {100 * n['within_error']:.0f} % within 1.96 of it."
+                f"- {SIX[name]}, {bound.split(':')[0]}: spread over {n['seeds']} seeds "
+                f"{n['deviation']:.4f}, stated {n['stated']:.4f}; {100 * n['within_1.96']:.0f} ± "
+                f"{100 * n['within_error']:.0f} % within 1.96 of it."
             )
     return "\n".join(lines)
 
@@ -141,11 +153,12 @@ def adapt(result: dict) -> str:
     o, b, drawn = result["settings"], result["bounds"], result["drawn"]
     tokens, steps = b["ar"]["1"][0]["tokens"], result["curve"][-1]["step"]
     lines = [
-        f"{steps} steps of 2,040 tokens ({result['training_cpu_seconds']:.0f} s of one CPU core), bounds on {tokens:,} held-out tokens; "
-        f"{o['new']} tokens drawn behind {o['prompt']!r}, {o['batch']} samples, tokens per second of one core:",
+        f"{steps} steps of 2,040 tokens ({result['training_cpu_seconds']:.0f} s of one CPU core), "
+        f"bounds on {tokens:,} held-out tokens; {o['new']} tokens drawn behind {o['prompt']!r}, "
+        f"{o['batch']} samples, tokens per second of one core:",
         "",
-        "| drawn by | NELBO before | NELBO after | the base finds its samples, nats/token | tokens/s, batch 1 "
-        f"| batch {o['batch']} |",
+        "| drawn by | NELBO before | NELBO after | the base finds its samples, nats/token "
+        f"| tokens/s, batch 1 | batch {o['batch']} |",
         "|---|---:|---:|---:|---:|---:|",
     ]
     for name, found in drawn.items():
@@ -167,8 +180,9 @@ def generation(result: dict) -> str:
     """Speed of generation beside GPT-2."""
     o, batches = result["settings"], json.loads(result["settings"]["batches"])
     lines = [
-        f"{o['layers']} x {o['width']}, vocabulary {int(o['vocabulary']):,}, {o['length']} new tokens, {result['threads']} "
-        f"thread{'s' * (result['threads'] > 1)} ({result['clock']}); ratios are what carries over. "
+        f"{o['layers']} x {o['width']}, vocabulary {int(o['vocabulary']):,}, "
+        f"{o['length']} new tokens, {threads(result)} ({result['clock']}); "
+        "ratios are what carries over. "
         f"NFE and rows are of the batch of {batches[-1]}:",
         "",
         "| case | "
@@ -215,32 +229,37 @@ def frontier(result: dict) -> str:
     return "\n".join(lines)
 
 
-SECTIONS = {
-    "frontier": ("experiments/frontier/frontier.json", frontier),
-    "generation": ("benchmarks/generation.json", generation),
-    "quickstart": ("experiments/quickstart/result.json", quickstart),
-    "training": ("benchmarks/training.json", training),
-    "six_models": ("experiments/six_models/result.json", six_models),
-    "zero_shot": ("experiments/zero_shot/result.json", zero_shot),
-    "estimators": ("experiments/estimators/result.json", estimators),
-    "adapt": ("experiments/adapt/result.json", adapt),
+Section = tuple[str, Callable[[dict], str]]
+PAGES: dict[str, dict[str, Section]] = {
+    "experiments/README.md": {
+        "quickstart": ("experiments/quickstart/result.json", quickstart),
+        "six_models": ("experiments/six_models/result.json", six_models),
+        "zero_shot": ("experiments/zero_shot/result.json", zero_shot),
+        "frontier": ("experiments/frontier/frontier.json", frontier),
+        "estimators": ("experiments/estimators/result.json", estimators),
+        "adapt": ("experiments/adapt/result.json", adapt),
+    },
+    "benchmarks/README.md": {
+        "training": ("benchmarks/training.json", training),
+        "generation": ("benchmarks/generation.json", generation),
+    },
 }
+"""Page -> section -> the JSON that it is made of, and how."""
 
 
-def render(readme: str) -> str:
-    """The README with every section between `<!-- name -->` and `<!-- /name -->` made anew from its
-    JSON.
-    """
-    for name, (file, make) in SECTIONS.items():
+def render(page: str, text: str) -> str:
+    """A page with every section between `<!-- name -->` and `<!-- /name -->` made of its JSON."""
+    for name, (file, make) in PAGES[page].items():
         if not (ROOT / file).exists():  # not measured yet
             continue
-        head, rest = readme.split(f"<!-- {name} -->\n")
+        head, rest = text.split(f"<!-- {name} -->\n")
         _, tail = rest.split(f"<!-- /{name} -->")
         table = make(json.loads((ROOT / file).read_text(encoding="utf-8")))
-        readme = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
-    return readme
+        text = f"{head}<!-- {name} -->\n{table}\n<!-- /{name} -->{tail}"
+    return text
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        path = ROOT / page
+        path.write_text(render(page, path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,9 +1,12 @@
-"""The README is executed: its shell commands in their order, its Python, its table (the two make
-targets apart).
+"""The READMEs are executed: their shell commands in their order, then their Python, page by page;
+their tables are those of the results, and their links lead somewhere.
+
+The two make targets and downloads are left out; trainings are shrunk to two steps of a toy.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -12,12 +15,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from ddit_reference import published
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from textdiff.commands.cli import main
-from textdiff.data import TinyShakespeare
+from textdiff.data import Characters, TinyShakespeare
+from textdiff.network import Transformer
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "configs/README.md", "experiments/README.md", "benchmarks/README.md")
 TOY = [
     "--trainer.max_steps=2",
     "--trainer.val_check_interval=2",
@@ -26,82 +34,140 @@ TOY = [
     "--model.network.layers=1",
     "--model.network.width=16",
     "--model.network.heads=2",
-    "--data.length=32",
+    "--data.length=64",
     "--model.warmup=1",
 ]
+SMALLER = {  # in Python blocks
+    "length=128, batch_size=32": "length=64, batch_size=8",
+    "max_steps=600": "max_steps=2, limit_val_batches=1, enable_progress_bar=False",
+    "levels=16))": "levels=16), network=Transformer(1, 16, 2), warmup=1)",
+    "gpt2-large": "judge",
+}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
-def commands() -> list[list[str]]:
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text(page), re.S)
+
+
+def commands(page: str) -> list[list[str]]:
     """Every line of the shell blocks as words, continued lines joined, comments dropped."""
-    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
     return [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+
+
+def judge(folder: Path) -> None:
+    """A random GPT-2 over characters."""
+    tokenizer = Characters().build(TinyShakespeare())
+    size = {"n_layer": 1, "n_embd": 16, "n_head": 2, "n_positions": 256}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def published_mdlm(folder: Path) -> None:
+    """A random MDLM checkpoint over characters, in the layout of the published one."""
+    tokenizer = Characters().build(TinyShakespeare())
+    N = len(tokenizer)
+    folder.mkdir()
+    save_file(published(N + 1), folder / "model.safetensors")
+    tokenizer.save_pretrained(folder)
+    config = {"vocab_size": N + 1, "model_length": 6, "n_heads": 2, "time_conditioning": False}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder with the repository's configs, a text of one's own, and a quickstart run of a few
-    steps.
-    """
-    here, before, argv = tmp_path_factory.mktemp("readme"), Path.cwd(), sys.argv
+    """A folder with the repository's configs, a text of one's own, a judge and a checkpoint."""
+    here, before = tmp_path_factory.mktemp("readme"), Path.cwd()
     for name in ("configs", "experiments", "benchmarks"):
         (here / name).symlink_to(ROOT / name)
-    text = next(TinyShakespeare().documents("train"))
-    (here / "my.txt").write_text(text[:60000], encoding="utf-8")
+    shakespeare = next(TinyShakespeare().documents("train"))
+    (here / "my.txt").write_text(shakespeare[:60000], encoding="utf-8")
+    torch.manual_seed(0)
+    judge(here / "judge")
+    published_mdlm(here / "mdlm-owt")
     os.chdir(here)
-    sys.argv = ["run.py", "--rows=4", "--run=runs/quickstart", *TOY]
-    with pytest.raises(
-        SystemExit, match="has learnt nothing"
-    ):  # two steps teach nothing, and the job says so
-        runpy.run_path("experiments/quickstart/run.py", run_name="__main__")
     yield here
     os.chdir(before)
-    sys.argv = argv
 
 
-def test_the_quickstart_leaves_a_run(workplace):
-    for name in (
-        "model.safetensors",
-        "config.json",
-        "tokenizer.json",
-        "config.yaml",
-        "loss.png",
-        "hyperschedule.png",
-    ):
-        assert (workplace / "runs/quickstart" / name).stat().st_size > 0
-    assert (workplace / "runs/quickstart/results/quickstart.json").exists()
+def toy(words: list[str]) -> list[str]:
+    """What shrinks a command to a toy."""
+    if words[1] not in ("fit", "validate", "predict"):
+        return []
+    more = ["--data.tokenizer.vocab_size=300"] if "text_files" in " ".join(words) else []
+    steps = "--ckpt_path" in words and words[1] == "fit"
+    return [*TOY, *more, *(["--trainer.max_steps=4"] if steps else [])]
 
 
-def test_every_command_runs(workplace):
-    done = 0
-    for words in commands():
-        if words[0] == "make" or words[0] == "pip":
-            continue
-        if words[0] == "echo":
-            assert words[-2] == ">"
-            Path(words[-1]).write_text(" ".join(words[1:-2]) + "\n", encoding="utf-8")
-            continue
+def run(words: list[str]) -> None:
+    """One line of a shell block."""
+    if words[0] in ("make", "pip", "hf"):
+        return
+    if words[0] == "echo":
+        assert words[-2] == ">"
+        Path(words[-1]).write_text(" ".join(words[1:-2]) + "\n", encoding="utf-8")
+    elif words[0] == "python":
+        before, sys.argv = sys.argv, words[1:]
+        try:
+            runpy.run_path(words[1], run_name="__main__")
+        finally:
+            sys.argv = before
+    else:
         assert words[0] == "textdiff", words
-        toy = TOY if words[1] in ("fit", "validate", "predict") else []
-        if "--ckpt_path" in words and words[1] == "fit":
-            toy = [*TOY, "--trainer.max_steps=4"]
-        if "text_files.yaml" in " ".join(words):
-            toy = [*toy, "--data.tokenizer.vocab_size=300"]
-        main([*words[1:], *toy])
-        done += 1
-    assert done >= 8
-    assert Path("runs/gamma/predictions.jsonl").read_text(encoding="utf-8").strip()
+        words = [SMALLER.get(word, word) for word in words]
+        main([*words[1:], *toy(words)])
 
 
-def test_the_python_runs(workplace, capsys):
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), {})
-    assert "ROMEO:" in capsys.readouterr().out
+@pytest.mark.parametrize("page", PAGES)  # in this order: the others go on with the first one's runs
+def test_every_command_and_all_python_runs(page, workplace, capsys):
+    for words in commands(page):
+        run(words)
+    for block in blocks(page, "python"):
+        for whole, small in SMALLER.items():
+            block = block.replace(whole, small)
+        exec(compile(block, page, "exec"), {"Transformer": Transformer})
+    if page == "README.md":
+        assert len(commands(page)) >= 10 and "ROMEO:" in capsys.readouterr().out
+        assert (workplace / "runs/gamma/model.safetensors").stat().st_size > 0
+    if page == "configs/README.md":
+        filled = (workplace / "runs/gamma/predictions.jsonl").read_text(encoding="utf-8")
+        assert filled.strip() and "[MASK]" not in filled
 
 
-def test_the_tables_are_those_of_the_results():
+@pytest.mark.parametrize("page", ("experiments/README.md", "benchmarks/README.md"))
+def test_the_tables_are_those_of_the_results(page):
     render = runpy.run_path(str(ROOT / "experiments/readme.py"))["render"]
-    assert render(README) == README, "run: python experiments/readme.py"
+    assert render(page, text(page)) == text(page), "run: python experiments/readme.py"
+
+
+def anchors(path: Path) -> set[str]:
+    """The headings of a page as GitHub names them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)]+)\)", text(page)):
+        if link.startswith("http"):
+            continue
+        name, _, anchor = link.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), link
+        assert not anchor or anchor in anchors(path), link
+
+
+def test_the_front_page_is_short_and_its_picture_small():
+    assert len(text("README.md").splitlines()) <= 160
+    assert (ROOT / "experiments/picture/picture.png").stat().st_size < 150_000
+
+
+def test_every_config_is_explained():
+    for path in (ROOT / "configs").glob("*/*.yaml"):
+        name = f"{path.parent.name}/{path.stem}"
+        explained = f"`{name}`" in text("configs/README.md")
+        assert explained, f"configs/README.md does not mention {name}"
