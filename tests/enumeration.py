@@ -87,7 +87,7 @@ def each_process(processes: list[Process] = ALL) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("process", processes, ids=lambda p: repr(p).replace(" ", ""))
 
 
-# ------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # clocks and generators
 
 
@@ -204,7 +204,7 @@ def bregman(a: Tensor, s: Tensor) -> Tensor:
     return s - a + torch.xlogy(a, a) - torch.xlogy(a, s)
 
 
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # helpers
 
 
@@ -238,7 +238,7 @@ def random_joint(N: int, d: int, seed: int, mix: float = 3.0) -> Tensor:
 
 
 def chi_square(counts: Tensor, expected: Tensor) -> float:
-    """p-value of observed counts against expected ones; a cell that expects nothing must be empty."""
+    """p-value of observed counts; a cell of which nothing is expected must be empty."""
     possible = expected > 0
     assert counts[~possible].sum() == 0, "an impossible outcome was drawn"
     counts, expected = counts[possible].double(), expected[possible].double()

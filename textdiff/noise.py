@@ -4,6 +4,12 @@ Nothing else in textdiff draws a random number that a result depends on, so resu
 batch size, padding, row order, world size or a resume. Uniforms are float64 in the open interval
 (0, 1); token draws are inverse CDF in float64, because float32 noise loses rare tokens (arXiv
 2409.02908; `maths.md` 5.7).
+
+>>> noise = Noise(seed=0, example=torch.tensor([7, 8]))
+>>> both = noise.positions(torch.zeros(2, 4), Stream.TOKEN)  # two sequences of four positions
+>>> alone = Noise(seed=0, example=torch.tensor([8])).positions(torch.zeros(1, 9), Stream.TOKEN)
+>>> torch.equal(both[1], alone[0, :4])  # neither the batch nor the padding matters
+True
 """
 
 from __future__ import annotations
@@ -63,6 +69,12 @@ def uniform(
 ) -> Tensor:
     """Float64 uniforms in the open (0, 1); the arguments broadcast, e.g. example [B, 1], position
     [L] -> [B, L].
+
+    >>> u = uniform(0, torch.arange(2)[:, None], 0, torch.arange(3), Stream.TIME)
+    >>> u.shape, u.dtype
+    (torch.Size([2, 3]), torch.float64)
+    >>> float(uniform(0, 1, 0, torch.tensor(2), Stream.TIME)) == float(u[1, 2])
+    True
     """
     h = _hash(seed, int(stream), example, step, position)
     return (_shift(h, 12).double() + 0.5) * 2.0**-52
@@ -77,6 +89,10 @@ def stratified(
     A digitally shifted van der Corput sequence with independent jitter: each value alone is exactly
     uniform, together they are stratified (`maths.md` 4.5), and a value depends on (seed, key, slot)
     only, so micro-batches and ranks do not matter.
+
+    >>> u = stratified(seed=0, key=0, slot=torch.arange(8))
+    >>> (8 * u).long().sort().values  # one in each eighth
+    tensor([0, 1, 2, 3, 4, 5, 6, 7])
     """
     device = next((f.device for f in (key, slot) if isinstance(f, Tensor)), None)
     slot = torch.as_tensor(slot, dtype=torch.int64, device=device)
@@ -84,13 +100,16 @@ def stratified(
     reversed_bits = sum(((slot >> bit) & 1) << (bits - 1 - bit) for bit in range(bits))
     shift = _hash(seed, int(stream), key, slot >> bits, 1) & (RUN - 1)
     jitter = uniform(seed, key, slot, 2, stream)
-    return (((reversed_bits ^ shift).double() + jitter) / RUN).clamp(
-        max=1 - 2.0**-53
-    )  # the sum may round up
+    strata = ((reversed_bits ^ shift).double() + jitter) / RUN
+    return strata.clamp(max=1 - 2.0**-53)  # the sum may round up
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:
-    """The order of n examples in an epoch: a pure function of (seed, epoch)."""
+    """The order of n examples in an epoch: a pure function of (seed, epoch).
+
+    >>> permutation(seed=0, epoch=0, n=6).sort().values
+    tensor([0, 1, 2, 3, 4, 5])
+    """
     return uniform(seed, 0, epoch, torch.arange(n), Stream.ORDER).argsort()
 
 
@@ -110,6 +129,12 @@ class Noise:
 
     `place` [W] names the positions of a tensor's columns where they are not 0..L-1 (a window of a
     sequence).
+
+    >>> noise = Noise(seed=0, example=torch.tensor([4]))
+    >>> whole = noise.positions(torch.zeros(1, 5), Stream.MASK)
+    >>> window = replace(noise, place=torch.tensor([3, 4]))
+    >>> torch.equal(window.positions(torch.zeros(1, 2), Stream.MASK), whole[:, 3:])
+    True
     """
 
     seed: int
@@ -128,16 +153,15 @@ class Noise:
 
     def positions(self, like: Tensor, stream: Stream) -> Tensor:
         """Uniforms for every position of a [B, L] tensor."""
-        return self.uniform(
-            stream,
-            torch.arange(like.shape[-1], device=like.device) if self.place is None else self.place,
-        )
+        place = self.place
+        if place is None:
+            place = torch.arange(like.shape[-1], device=like.device)
+        return self.uniform(stream, place)
 
 
-_CACHED, _DEVICE = (
-    2**19,
-    2**26,
-)  # weights held at once: what a CPU's cache holds, and 512 MB elsewhere
+# weights held at once: what a CPU's cache holds, and 512 MB elsewhere
+_CACHED = 2**19
+_DEVICE = 2**26
 
 
 def _weights(logits: Tensor) -> Iterator[Tensor]:
@@ -156,12 +180,8 @@ def _weights(logits: Tensor) -> Iterator[Tensor]:
         here = w[: len(some)]
         here[:, N:] = -math.inf
         here[:, :N] = some
-        yield (
-            here.sub_(some.amax(-1, keepdim=True))
-            .mul_(1 / math.log(2))
-            .exp2_()
-            .view(-1, blocks, width)
-        )
+        here.sub_(some.amax(-1, keepdim=True)).mul_(1 / math.log(2)).exp2_()
+        yield here.view(-1, blocks, width)
 
 
 def _pick(w: Tensor, u: Tensor) -> Tensor:
@@ -185,15 +205,25 @@ def categorical(logits: Tensor, u: Tensor) -> Tensor:
     The token is the first whose cumulative probability exceeds u, so a token of probability 0 is
     never drawn; u <= 1 - 2^-53 times the total rounds to less than the total, so there always is
     one.
+
+    >>> logits = torch.tensor([0.5, 0.0, 0.5]).log().expand(3, 3)
+    >>> categorical(logits, torch.tensor([0.1, 0.4999, 0.5001], dtype=torch.float64))
+    tensor([0, 0, 2])
+
+    Raises:
+        ValueError: if the uniforms are not float64.
     """
     if u.dtype != torch.float64:
         raise ValueError(
-            f"token draws need float64 uniforms, got {u.dtype}: take them from textdiff.noise.uniform"
+            f"token draws need float64 uniforms, got {u.dtype}: "
+            "take them from textdiff.noise.uniform"
         )
     if not u.numel():
         return u.long()
-    flat, places = logits.reshape(-1, logits.shape[-1]), u.reshape(-1, 1)
-    drawn, begin = [], 0
+    flat = logits.reshape(-1, logits.shape[-1])
+    places = u.reshape(-1, 1)
+    drawn = []
+    begin = 0
     for w in _weights(flat):
         drawn.append(_pick(w, places[begin : begin + len(w)]))
         begin += len(w)
@@ -203,15 +233,23 @@ def categorical(logits: Tensor, u: Tensor) -> Tensor:
 def probability(logits: Tensor, token: Tensor) -> Tensor:
     """softmax(logits) at one token a row, as `categorical` draws it; logits [R, N], token [R] ->
     [R] float64.
+
+    >>> probability(torch.tensor([[0.25, 0.75]]).log(), torch.tensor([1]))
+    tensor([0.7500], dtype=torch.float64)
     """
-    found, begin = [token.new_empty(0, dtype=torch.float64)], 0
+    chances = [token.new_empty(0, dtype=torch.float64)]
+    begin = 0
     for w in _weights(logits):
         own = w.flatten(1).gather(-1, token[begin : begin + len(w), None]).squeeze(-1)
-        found.append(own / w.sum(-1).sum(-1))
+        chances.append(own / w.sum(-1).sum(-1))
         begin += len(w)
-    return torch.cat(found)
+    return torch.cat(chances)
 
 
 def uniform_token(N: int, u: Tensor) -> Tensor:
-    """A uniform ordinary token 0..N-1 from u in (0, 1)."""
+    """A uniform ordinary token 0..N-1 from u in (0, 1).
+
+    >>> uniform_token(4, torch.tensor([0.1, 0.3, 0.9]))
+    tensor([0, 1, 3])
+    """
     return (u * N).long().clamp_(max=N - 1)

@@ -65,7 +65,7 @@ def code_marginals(p: Process, t: float, N: int) -> Tensor:
     return laws.marginal(p, torch.eye(N, dtype=torch.float64), column([t]).expand(N)).T
 
 
-# --------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # kernels
 
 
@@ -128,7 +128,7 @@ def test_03_gamma_kernel_is_the_matrix_exponential(gamma, sigma, N):
         close(code_kernel(GammaHybridMaskClock(gamma), 0.0, mask_t, N), truth, 1e-10)
 
 
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # clocks and rates
 
 
@@ -150,7 +150,7 @@ def test_04_clocks_and_their_derivatives(process):
 
 @each_process()
 def test_04_log_corrupt_keeps_its_digits_where_kappa_is_almost_1(process):
-    """1 - κ is stored by itself: to first order it is -κ'(0) t at small t (GIDD: c, as (1-κ) -> c)."""
+    """1 - κ is stored by itself: at small t it is -κ'(0) t to first order (GIDD: c)."""
     t = column([1e-9])
     corrupt = process.clock(t).log_corrupt.exp()
     if isinstance(process, GIDD):
@@ -292,7 +292,7 @@ def test_times_outside_0_1_are_refused(process, t):
         process.bridge(times, column([1.0, 1.0]))
 
 
-# ------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # posterior
 
 
@@ -359,7 +359,7 @@ def test_07_visible_tokens_of_epsilon_hybrid_do_not_move_in_flight(process, N=4)
             assert torch.equal(law, torch.eye(N + 1, dtype=torch.float64)[z])
 
 
-# -----------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # corruption
 
 
@@ -414,7 +414,7 @@ def test_06_special_cases_draw_the_very_same_tokens(t, N=5):
             assert torch.equal(draws(process, t, N, seed=8), truth), process
 
 
-# ----------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # prior
 
 
@@ -452,7 +452,7 @@ def test_25_prior_draws_have_the_prior_law(process, N=4):
     assert chi_square(torch.bincount(z.flatten(), minlength=N + 1), 2e5 * law) > 1e-4
 
 
-# ------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # what a process is
 
 

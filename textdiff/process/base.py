@@ -133,12 +133,12 @@ class Process:
 
     @property
     def corrupts(self) -> bool:
-        """Whether a visible token can be wrong; False only for absorbing noise (κ = 1 throughout)."""
+        """Whether a visible token can be wrong; False only for absorbing noise (κ = 1)."""
         return True
 
     @property
     def masks(self) -> bool:
-        """Whether MASK ever occurs; False only for uniform noise (m = 0 throughout)."""
+        """Whether MASK ever occurs; False only for uniform noise (m = 0)."""
         return True
 
     @property

@@ -181,7 +181,7 @@ def _corruption(process: Process, N: int) -> None:
 
 
 def _prior(process: Process, N: int) -> None:
-    """`prior` draws from m(1) MASK + (1 - m(1)) u, and `prior_kl` is its distance from q_1 (1.4)."""
+    """`prior` draws from m(1) MASK + (1 - m(1)) u; `prior_kl` is its distance from q_1 (1.4)."""
     t = TIMES.new_ones(())
     mask = process.clock(t).mask
     law = torch.cat([((1 - mask) / N).expand(N), mask.view(1)])
