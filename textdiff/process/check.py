@@ -97,7 +97,7 @@ def _slopes(process: Process, N: int) -> None:
 
 
 def _flags(process: Process, N: int) -> None:
-    """`masks`, `corrupts`, `leaks`, `atom` and `conditioned` say what the clocks do."""
+    """`masks`, `corrupts`, `leaks`, `atom` and `needs_time` say what the clocks do."""
     clock = process.clock(torch.cat([TIMES, TIMES.new_ones(1)]))
     seen = {
         "masks": bool((clock.mask > 0).any()),
@@ -110,9 +110,9 @@ def _flags(process: Process, N: int) -> None:
     start = TIMES.new_tensor([1e-300])
     jump = process.clock(start).log_corrupt.exp()
     _equal(process, "atom is not 1 - κ(0+)", start.new_tensor([process.atom]), jump, t=start)
-    if not process.conditioned and not torch.allclose(clock.keep, clock.keep[:1]):
+    if not process.needs_time and not torch.allclose(clock.keep, clock.keep[:1]):
         raise ValueError(
-            f"{process}: conditioned must be True, for κ changes with t and a network must see t"
+            f"{process}: needs_time must be True, for κ changes with t and a network must see t"
         )
 
 
