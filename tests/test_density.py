@@ -1,4 +1,4 @@
-"""Can be read at once: how long lines, calls, functions and files are (design.md, "Density")."""
+"""Can be read at once: how long lines, calls, functions and files are."""
 
 import ast
 from collections.abc import Iterator

@@ -49,7 +49,7 @@ def random(R: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
 
 
 def raw_of(process: Process, xhat: torch.Tensor, z: torch.Tensor, t: float) -> torch.Tensor:
-    """A network's raw outputs (2.5) for the scores q(y | x̂)/q(z | x̂): without log((1-m)/m) - log
+    """A network's raw outputs for the scores q(y | x̂)/q(z | x̂): without log((1-m)/m) - log
     N at MASK.
     """
     m = float(marginals(process, t, N)[N, 0])
