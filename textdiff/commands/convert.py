@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
-import tempfile
 from pathlib import Path
 
 from ..convert import FAMILIES, convert
+from ..files import new_folder
 from ..model.folder import save
 
 
@@ -46,10 +45,8 @@ def main(arguments: list[str]) -> None:
             f"{str(out)!r} is already there: give a new folder, nothing is written over"
         )
     model = convert(options.family, options.source, options.tokenizer, options.config)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as temporary:
-        save(model, Path(temporary) / "model")
-        os.replace(Path(temporary) / "model", out)
+    with new_folder(out) as fresh:
+        save(model, fresh)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())  # type: ignore[attr-defined]
     print(
         f"{parameters:,} parameters ({model.data['converted']['weights']}), {model.process}, {model.hyperschedule}"

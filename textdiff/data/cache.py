@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
+from ..files import new_folder
 from .packing import Packed
 
 
@@ -34,19 +32,13 @@ def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed
 
 
 def _store(packed: Packed, text: str, place: Path) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    # Written aside and renamed, so that a process never sees half a split.
-    aside = place.with_name(f".writing-{uuid4().hex}")
-    aside.mkdir()  # not mkdtemp, which shuts out other users
     try:
-        for field in fields(Packed):
-            if (array := getattr(packed, field.name)) is not None:
-                np.save(aside / f"{field.name}.npy", array)
-        (aside / "key.json").write_text(text)
-        os.rename(aside, place)
+        with new_folder(place) as aside:
+            for field in fields(Packed):
+                if (array := getattr(packed, field.name)) is not None:
+                    np.save(aside / f"{field.name}.npy", array)
+            (aside / "key.json").write_text(text)
     except OSError:
         # Another process was first; its rows are the same. Anything else is an error.
         if not place.exists():
             raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)

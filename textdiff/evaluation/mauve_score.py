@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..files import new_file
 from .judge import Judge
 
 KMEANS_SEEDS = 5  # the fewest: one seed alone is noise
@@ -57,12 +56,8 @@ def features(
     key = json.dumps([judge.sha256, str(judge.network.dtype), max_tokens, list(texts)])
     place = cache / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
     if not place.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=cache
-        ) as aside:  # written aside and renamed: whole or not there
-            torch.save(judge.features(texts, max_tokens, batch_size), Path(aside) / "features.pt")
-            os.replace(Path(aside) / "features.pt", place)
+        with new_file(place) as aside:
+            torch.save(judge.features(texts, max_tokens, batch_size), aside)
     return torch.load(place, weights_only=True)
 
 
