@@ -4,6 +4,7 @@ to a toy.
 
 import csv
 import math
+import re
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from tiny import CONFIGS, LINE, configs, refused, text_files, toy, words
 from textdiff.commands.cli import main
 from textdiff.data import BPE, Files
 from textdiff.model.folder import load
+from textdiff.samplers import Sampler
+from textdiff.training import configs as named
 
 MODELS = sorted(path.stem for path in CONFIGS.glob("model/*.yaml"))
 
@@ -185,3 +188,76 @@ def test_interpolation_across_files(tmp_path, capsys):
         assert used["model"]["warmup"] == used["trainer"]["log_every_n_steps"] == expected
     (tmp_path / "two.yaml").write_text("model:\n  warmup: ${data.nothing}\n")
     assert "data.nothing" in refused(capsys, command)
+
+
+# ------------------------------------------------------------------------------------------- names
+
+
+def test_configs_are_taken_by_name(tmp_path):
+    run = tmp_path / "run"
+    names = ["--config", "quick", "--config=data/tinyshakespeare", "--config", "gamma"]
+    main(["fit", *names, *toy(run)])
+    used = resolved(run)
+    assert used["model"]["process"]["class_path"] == "textdiff.process.GammaHybrid"
+    assert used["data"]["corpus"]["class_path"] == "textdiff.data.TinyShakespeare"
+    assert used["trainer"]["gradient_clip_val"] == 1.0
+
+
+def test_names_are_those_of_the_files():
+    found = {path.relative_to(CONFIGS).with_suffix("").as_posix() for path in CONFIGS.rglob("*.y*")}
+    assert set(named.names()) == found
+    assert all(named.path_of(name) == CONFIGS / f"{name}.yaml" for name in found)
+
+
+def test_a_path_comes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gamma").write_text("model: {lr: 1}\n")
+    assert named.resolved(["fit", "--config", "gamma"]) == ["fit", "--config", "gamma"]
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("gama", "no config file 'gama': give a path, or one of adapt/ar, .*model/gamma"),
+        ("../model/gamma", "no config file"),
+        ("ar", "several configs 'ar': say adapt/ar or model/ar"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(name, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(message, refused(capsys, ["fit", "--config", name, *toy(tmp_path / "run")]))
+
+
+def test_class_paths_that_no_longer_import_are_replaced():
+    old = (
+        "model:\n"
+        "  process: textdiff.noising.old.GammaHybrid  # textdiff.process.GammaHybrid then\n"
+        "  network: {class_path: textdiff.nets.Transformer}\n"
+        "  sampler:\n"
+        "    class_path: textdiff.samplers.confidence.Confidence\n"
+        "    init_args: {score: textdiff.samplers.old.Margin}\n"
+        "trainer: {default_root_dir: runs/textdiff.old, x: textdiff.nope.Nope, y: mine.old.Own}\n"
+    )
+    new = old.replace("textdiff.noising.old.GammaHybrid", "textdiff.process.GammaHybrid")
+    new = new.replace("textdiff.nets.Transformer", "textdiff.network.Transformer")
+    new = new.replace("textdiff.samplers.old.Margin", "textdiff.samplers.Margin")
+    assert named.replaced(old) == new and named.replaced(new) == new
+
+    own = type("Own", (Sampler,), {"__module__": "mine.new"})
+    assert named.replaced(old, [own]) == new.replace("mine.old.Own", "mine.new.Own")
+
+
+def test_a_config_of_modules_that_have_moved_is_trained(tmp_path):
+    """What was written by another version trains as it is, with the values that it names."""
+    old = tmp_path / "config.yaml"
+    text = (CONFIGS / "model" / "gamma.yaml").read_text()
+    old.write_text(text.replace("textdiff.process.", "textdiff.of_old.noise."))
+    run = tmp_path / "run"
+    words = [*configs("trainer/quick"), f"--config={old}", *text_files(lines(tmp_path / "a.txt"))]
+    main(["fit", *words, *toy(run)])
+    process = resolved(run)["model"]["process"]
+    assert process == {
+        "class_path": "textdiff.process.GammaHybrid",
+        "init_args": process["init_args"],
+    }
+    assert process["init_args"]["gamma"] == 0.05

@@ -1,4 +1,4 @@
-"""Can be read at once: how long lines, calls, functions and files are."""
+"""Can be read at once: how long lines, calls, functions and files are (design.md, "Density")."""
 
 import ast
 from collections.abc import Iterator
@@ -25,10 +25,14 @@ OPEN = {
     "experiments/adapt/run.py",
     "experiments/estimators/run.py",
     "experiments/quickstart/run.py",
+    "experiments/readme.py",
+    "experiments/samples/run.py",
+    "experiments/six_models/run.py",
     "textdiff/commands/cli.py",
     "textdiff/commands/common.py",
     "textdiff/commands/convert.py",
     "textdiff/commands/export.py",
+    "textdiff/commands/frontier.py",
     "textdiff/commands/harness.py",
     "textdiff/commands/lambada.py",
     "textdiff/commands/perplexity.py",
@@ -56,6 +60,7 @@ OPEN = {
     "textdiff/denoiser/head.py",
     "textdiff/denoiser/prediction.py",
     "textdiff/denoiser/training_rows.py",
+    "textdiff/evaluation/frontier.py",
     "textdiff/evaluation/harness.py",
     "textdiff/evaluation/harness_adapter.py",
     "textdiff/evaluation/judge.py",
@@ -126,6 +131,7 @@ OPEN = {
     "tests/denoiser/test_two_stream.py",
     "tests/enumeration.py",
     "tests/evaluation/test_evaluation.py",
+    "tests/evaluation/test_frontier.py",
     "tests/evaluation/test_quality.py",
     "tests/generation/test_cache.py",
     "tests/generation/test_generation.py",

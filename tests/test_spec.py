@@ -162,7 +162,7 @@ def test_tokenizers_are_described(spec_value):
         ({"class_path": "os.system", "init_args": {"command": "true"}}, "not a class of textdiff"),
         ({"class_path": "textdiffx.Flat"}, "not a class of textdiff"),
         ({"class_path": "textdiff.hyperschedule.Nope"}, "is not a Hyperschedule; known"),
-        ({"class_path": "textdiff.nope.Flat"}, "is not a Hyperschedule; known"),
+        ({"class_path": "nope.Flat"}, "pass the class yourself, as classes=\\[Flat\\]"),
         ({"class_path": "textdiff.process.Absorbing"}, "not a Hyperschedule; known: Block, Flat"),
         ({"class_path": "textdiff.hyperschedule.same_visibility"}, "not a Hyperschedule"),
         (
@@ -221,3 +221,89 @@ def test_an_argument_that_is_an_object_is_read_as_its_type(text, message):
     )
     with pytest.raises(ValueError, match=message):
         spec.parse(text, Sampler)
+
+
+# --------------------------------------------------------------------------------- own classes
+
+
+@dataclasses.dataclass(frozen=True)
+class Certain(Score):
+    """A score of the user's own."""
+
+    margin: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Patient(Ancestral):
+    """A sampler of the user's own, with a score."""
+
+    score: Score = Probability()  # noqa: RUF009 - frozen
+    rounds: tuple[int, ...] = (1, 2)
+
+
+OWN = [Patient, Certain]
+MINE = Patient(Certain(0.25), (3,))
+
+
+def test_a_class_that_has_moved_is_found_by_its_name():
+    for module in ("textdiff.nope", "textdiff.hyperschedule.nope", "textdiff.data", "textdiff"):
+        value = {"class_path": f"{module}.Flat", "init_args": {"levels": 3}}
+        assert spec.build(value, Hyperschedule) == Flat(3)
+
+
+def test_own_classes_are_built_only_if_passed():
+    plain = json.loads(json.dumps(spec.describe(MINE)))
+    assert plain["class_path"] == f"{__name__}.Patient"
+    assert spec.build(plain, Sampler, OWN) == MINE
+    with pytest.raises(ValueError, match=r"not a class of textdiff.*classes=\[Patient\].*--import"):
+        spec.build(plain, Sampler)
+    with pytest.raises(ValueError, match=r"Certain' is not a class of textdiff"):
+        spec.build(plain, Sampler, [Patient])
+
+
+def test_own_classes_have_names_on_the_command_line():
+    assert spec.parse(str(MINE), Sampler, OWN) == MINE
+    assert spec.parse("Confidence(Certain(), Count(2))", Sampler, OWN).score == Certain()
+    assert set(spec.names(Sampler, OWN)) == {*spec.names(Sampler), "Patient"}
+    with pytest.raises(ValueError, match="unknown sampler 'Patient'"):
+        spec.parse("Patient", Sampler)
+
+
+def test_an_own_class_does_not_hide_one_of_textdiff():
+    """A path says which is meant; a bare name does not."""
+    own = dataclasses.make_dataclass("Ancestral", [], bases=(Ancestral,), frozen=True)
+    own.__module__ = "mine"
+    assert type(spec.build(spec.describe(Ancestral()), Sampler, [own])) is Ancestral
+    assert type(spec.build({"class_path": "mine.Ancestral"}, Sampler, [own])) is own
+    both = r"textdiff.samplers.ancestral.Ancestral and mine.Ancestral"
+    with pytest.raises(ValueError, match=f"several Sampler: {both}"):
+        spec.parse("Ancestral", Sampler, [own])
+
+
+def test_two_own_classes_of_one_name_are_refused():
+    two = [dataclasses.make_dataclass("Two", [], bases=(Score,), frozen=True) for _ in range(2)]
+    two[0].__module__, two[1].__module__ = "one", "other"
+    with pytest.raises(ValueError, match=r"several Score: one\.Two and other\.Two"):
+        spec.build({"class_path": "one.Two"}, Score, two)
+    assert spec.build({"class_path": "one.Two"}, Score, [two[0], two[0]]) == two[0]()
+
+
+def test_no_name_of_textdiff_means_two_things():
+    for base in OBJECTS:
+        ours = [cls for cls in spec.descendants(base) if cls.__module__.startswith("textdiff.")]
+        assert len({cls.__name__ for cls in ours}) == len(set(ours))
+
+
+def test_what_cannot_be_written_down_is_refused():
+    class Loose(Score):
+        """No dataclass of its own, but one of its base's: it has no arguments."""
+
+    assert spec.describe(Loose())["init_args"] == {}
+    with pytest.raises(ValueError, match="make object a frozen dataclass"):
+        spec.describe(object())
+    with pytest.raises(ValueError, match="cannot be written down"):
+        spec.describe(Certain(object()))
+
+
+def test_classes_of_an_object_are_those_of_its_parts_too():
+    assert spec.classes_of(MINE, None, 3) == [Patient, Certain]

@@ -7,6 +7,7 @@ kernels and marginals come from `enumeration`.
 """
 
 import math
+from collections.abc import Callable
 from functools import cache
 from itertools import pairwise, permutations, product
 
@@ -35,8 +36,7 @@ from textdiff.process import (
     SmoothEpsilonHybrid,
     Uniform,
 )
-from textdiff.samplers import Filter, Sampler, Step
-from textdiff.samplers.filters import identity
+from textdiff.samplers import Sampler
 
 PROCESSES = [
     Absorbing(),
@@ -417,7 +417,7 @@ def law_of(
     z: Tensor,
     s: Tensor,
     t: Tensor,
-    filter: Filter = identity,
+    warp: Callable[[Tensor], Tensor] = lambda logits: logits,
     grid: int = 33,
 ) -> Tensor:
     """The law of one step of a sampler as exact probabilities [P, N+1], without knowing how it uses
@@ -434,9 +434,10 @@ def law_of(
     def outcome(problem: Tensor, u: Tensor) -> Tensor:
         at = problem.unsqueeze(-1)
         noise = FixedNoise({stream: u[:, [i]] for i, stream in enumerate(STREAMS)})
-        step = Step(process, z[at], t[at], s=s[at], N=N, noise=noise)
-        rows = sampler.rows(step)
-        moved, times = sampler.move(step, rows, logits[problem[rows[:, 0]]], filter)
+        rows = sampler.rows(process, z[at], t[at], s[at], N, noise)
+        moved, times = sampler.step(
+            process, logits[problem[rows[:, 0]]], rows, z[at], t[at], s[at], noise, warp
+        )
         assert torch.equal(times, s[at])
         return moved[:, 0]
 

@@ -1,5 +1,15 @@
-"""Frozen dataclasses as plain values and back: {class_path, init_args}, the same form that config
-files use.
+"""Objects as plain values and back: {class_path, init_args}, the form that config files use, and
+as text, the form of the command line.
+
+>>> from textdiff.hyperschedule import Flat, Hyperschedule
+>>> describe(Flat(3))
+{'class_path': 'textdiff.hyperschedule.Flat', 'init_args': {'levels': 3}}
+>>> build(describe(Flat(3)), Hyperschedule) == parse("Flat(3)", Hyperschedule) == Flat(3)
+True
+
+An object is a frozen dataclass below one of the bases (`Process`, `Hyperschedule`, `Sampler`, ...).
+Classes of textdiff are known; others only if the caller passes them in `classes`: a file names
+objects, and never decides which code is run.
 """
 
 from __future__ import annotations
@@ -8,98 +18,68 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import sys
+from collections.abc import Sequence
 from typing import Any, TypeVar, get_type_hints
 
 T = TypeVar("T")
+Classes = Sequence[type]
+
+REMEDY = (
+    "code that a file names is never run: pass the class yourself, as classes=[{name}] in Python "
+    "or with --import MODULE on the command line"
+)
 
 
 def describe(value: Any) -> Any:
-    """A frozen dataclass as {"class_path": ..., "init_args": ...} of plain values; others as is."""
+    """A frozen dataclass as {"class_path": ..., "init_args": ...} of plain values; others as is.
+
+    Raises:
+        ValueError: if the value is an object that is no dataclass.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [f.name for f in dataclasses.fields(value) if f.init]
-        arguments = {name: describe(getattr(value, name)) for name in fields}
+        arguments = {name: describe(getattr(value, name)) for name in _arguments(type(value))}
         return {"class_path": public_path(type(value)), "init_args": arguments}
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str | dict):
+        return value
+    raise ValueError(
+        f"{value!r} cannot be written down: make {type(value).__name__} a frozen dataclass"
+    )
 
 
 def public_path(cls: type) -> str:
     """The shortest path by which a class can be imported: `textdiff.samplers.Ancestral`."""
-    package, _, module = cls.__module__.rpartition(".")
-    shown = importlib.import_module(package or module)
-    home = package if getattr(shown, cls.__name__, None) is cls else cls.__module__
-    return f"{home}.{cls.__qualname__}"
+    package = cls.__module__.rpartition(".")[0]
+    is_shown = getattr(sys.modules.get(package), cls.__name__, None) is cls
+    return f"{package if is_shown else cls.__module__}.{cls.__qualname__}"
 
 
-def _find(class_path: str, base: type[T]) -> type[T]:
-    """The class of this name below `base`; files may have been written when it stood elsewhere."""
-    words = class_path.split(".")
-    if words[0] != "textdiff":
-        raise ValueError(
-            f"{class_path!r} is not a class of textdiff; code named in a file is never run: make "
-            "the object in Python and pass it"
-        )
-    if len(words) > 2 and importlib.util.find_spec(f"textdiff.{words[1]}") is not None:
-        importlib.import_module(f"textdiff.{words[1]}")
-    found = [cls for cls in descendants(base) if cls.__name__ == words[-1] and _is_ours(cls)]
-    if not found:
-        known = ", ".join(names(base))
-        raise ValueError(f"{class_path!r} is not a {base.__name__}; known: {known}")
-    return found[0]
-
-
-def _is_ours(cls: type) -> bool:
-    return cls.__module__.startswith("textdiff.")
-
-
-def build(value: Any, base: type[T]) -> T:
+def build(value: Any, base: type[T], classes: Classes = ()) -> T:
     """Make the object that `describe` described; an object of `base` passes through.
 
+    A class of textdiff is found by its name among the subclasses of `base`, whatever module the
+    path names: files stay readable when a module moves.
+
+    Args:
+        value: {class_path, init_args}, or an object.
+        base: what the object must be.
+        classes: the caller's own classes that may be built, beside those of textdiff.
+
     Raises:
-        ValueError: if the class is unknown, no subclass of `base`, outside textdiff, or takes other
-            arguments.
+        ValueError: if the class is unknown, no subclass of `base`, somebody's but not in `classes`,
+            or takes other arguments.
     """
     if isinstance(value, base):
         return value
     if not (isinstance(value, dict) and isinstance(value.get("class_path"), str)):
         raise ValueError(f"expected {{class_path, init_args}} of a {base.__name__}, got {value!r}")
-    cls, arguments = _find(value["class_path"], base), value.get("init_args") or {}
-    fields = {f.name for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
-    if unknown := sorted(set(arguments) - fields):
-        raise ValueError(
-            f"{cls.__name__} takes no argument {', '.join(unknown)}; it takes {', '.join(sorted(fields))}"
-        )
-    try:
-        return cls(**{key: _field(cls, key, item) for key, item in arguments.items()})
-    except (TypeError, ValueError) as error:  # a missing argument, a value out of range
-        raise ValueError(f"{cls.__name__}: {error}") from None
+    cls = _class_at(value["class_path"], base, classes)
+    return _make(cls, value.get("init_args") or {}, classes)
 
 
-def _field(cls: type, name: str, value: Any) -> Any:
-    """The value of a field: an object that is described is built as the field's type, a list is a
-    tuple.
-    """
-    if isinstance(value, dict) and "class_path" in value:
-        return build(value, get_type_hints(cls)[name])
-    return tuple(value) if isinstance(value, list) else value
-
-
-def descendants(base: type[T]) -> list[type[T]]:
-    """All loaded subclasses of `base`."""
-    return [d for c in base.__subclasses__() for d in (c, *descendants(c))]
-
-
-def names(base: type) -> list[str]:
-    """The names that `parse` knows for `base`."""
-    return sorted(
-        {
-            c.__name__
-            for c in descendants(base)
-            if c.__module__.startswith("textdiff.") and not c.__name__.startswith("_")
-        }
-    )
-
-
-def parse(text: str, base: type[T]) -> T:
+def parse(text: str, base: type[T], classes: Classes = ()) -> T:
     """An object from the command line: `Flat(64)`, `ACS(eta=0.01)`, `Ancestral`; names are those of
     `base`'s subclasses.
 
@@ -112,42 +92,140 @@ def parse(text: str, base: type[T]) -> T:
     try:
         node = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
-        raise ValueError(f"cannot read {text!r}: {_hint(base)}") from None
-    return _read(node, base)
+        raise ValueError(f"cannot read {text!r}: {_expected(base, classes)}") from None
+    return _from_node(node, base, classes)
 
 
-def _hint(base: type) -> str:
-    return f"expected a {base.__name__} such as 'Name' or 'Name(1, option=2)', one of: {', '.join(names(base))}"
+def names(base: type, classes: Classes = ()) -> list[str]:
+    """The names that `parse` knows for `base`."""
+    return sorted({cls.__name__ for cls in _named(base, classes)})
 
 
-def _read(node: ast.expr, base: type[T]) -> T:
+def descendants(base: type[T]) -> list[type[T]]:
+    """All loaded subclasses of `base`."""
+    return [d for c in base.__subclasses__() for d in (c, *descendants(c))]
+
+
+def classes_of(*values: Any) -> list[type]:
+    """The classes that objects are made of, those of their arguments too."""
+    found: list[type] = []
+    for value in values:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found.append(type(value))
+            found += classes_of(*(getattr(value, name) for name in _arguments(type(value))))
+    return found
+
+
+def _is_ours(cls: type) -> bool:
+    return cls.__module__.startswith("textdiff.")
+
+
+def _ours(base: type[T]) -> list[type[T]]:
+    """The classes of textdiff below `base`."""
+    return [cls for cls in descendants(base) if _is_ours(cls)]
+
+
+def _theirs(base: type[T], classes: Classes) -> list[type[T]]:
+    """The caller's own classes below `base`, each once."""
+    fitting = (cls for cls in classes if issubclass(cls, base) and not _is_ours(cls))
+    return list(dict.fromkeys(fitting))
+
+
+def _named(base: type[T], classes: Classes) -> list[type[T]]:
+    """The classes below `base` that the command line may name."""
+    ours = [cls for cls in _ours(base) if not cls.__name__.startswith("_")]
+    return [*ours, *_theirs(base, classes)]
+
+
+def _only(name: str, fitting: list[type[T]], base: type) -> type[T] | None:
+    """The class of a name, or None; a ValueError if there are two."""
+    found = [cls for cls in fitting if cls.__name__ == name]
+    if len(found) > 1:
+        both = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+        raise ValueError(f"{name!r} is the name of several {base.__name__}: {both}; rename one")
+    return found[0] if found else None
+
+
+def _class_at(class_path: str, base: type[T], classes: Classes) -> type[T]:
+    """The class that a file names, below `base`."""
+    words = class_path.split(".")
+    is_ours = words[0] == "textdiff"
+    if is_ours and len(words) > 2 and importlib.util.find_spec(f"textdiff.{words[1]}") is not None:
+        importlib.import_module(f"textdiff.{words[1]}")
+    cls = _only(words[-1], _ours(base) if is_ours else _theirs(base, classes), base)
+    if cls is not None:
+        return cls
+    if is_ours:
+        known = ", ".join(names(base))
+        raise ValueError(f"{class_path!r} is not a {base.__name__}; known: {known}")
+    raise ValueError(f"{class_path!r} is not a class of textdiff; {REMEDY.format(name=words[-1])}")
+
+
+def _arguments(cls: type) -> list[str]:
+    """The names of a class's arguments, in order."""
+    if not dataclasses.is_dataclass(cls):
+        raise ValueError(f"{cls.__module__}.{cls.__qualname__} must be a frozen dataclass")
+    return [field.name for field in dataclasses.fields(cls) if field.init]
+
+
+def _make(cls: type[T], arguments: dict[str, Any], classes: Classes) -> T:
+    """The object of a class with plain arguments."""
+    known = _arguments(cls)
+    if unknown := sorted(set(arguments) - set(known)):
+        raise ValueError(
+            f"{cls.__name__} takes no argument {', '.join(unknown)}; "
+            f"it takes {', '.join(sorted(known))}"
+        )
+    try:
+        return cls(**{key: _field(cls, key, item, classes) for key, item in arguments.items()})
+    except (TypeError, ValueError) as error:  # a missing argument, a value out of range
+        raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def _field(cls: type, name: str, value: Any, classes: Classes) -> Any:
+    """The value of a field: an object that is described is built as the field's type, a list is a
+    tuple.
+    """
+    if isinstance(value, dict) and "class_path" in value:
+        return build(value, get_type_hints(cls)[name], classes)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _expected(base: type, classes: Classes) -> str:
+    return (
+        f"expected a {base.__name__} such as 'Name' or 'Name(1, option=2)', "
+        f"one of: {', '.join(names(base, classes))}"
+    )
+
+
+def _from_node(node: ast.expr, base: type[T], classes: Classes) -> T:
+    """The object that a name or a call stands for."""
     call = node if isinstance(node, ast.Call) else ast.Call(func=node, args=[], keywords=[])
     name = call.func.id if isinstance(call.func, ast.Name) else ""
-    if name not in names(base):
-        raise ValueError(
-            f"unknown {base.__name__.lower()} {name or ast.unparse(node)!r}: {_hint(base)}"
-        )
-    cls = next(c for c in descendants(base) if c.__name__ == name)
-    order = [f.name for f in dataclasses.fields(cls) if f.init]  # type: ignore[arg-type]
+    cls = _only(name, _named(base, classes), base)
+    if cls is None:
+        shown = name or ast.unparse(node)
+        raise ValueError(f"unknown {base.__name__.lower()} {shown!r}: {_expected(base, classes)}")
+    order = _arguments(cls)
     if len(call.args) > len(order):
         raise ValueError(
-            f"{name} takes at most {len(order)} arguments ({', '.join(order)}), got {len(call.args)}"
+            f"{name} takes at most {len(order)} arguments ({', '.join(order)}), "
+            f"got {len(call.args)}"
         )
-    nodes = {
-        **dict(zip(order, call.args, strict=False)),
-        **{item.arg or "": item.value for item in call.keywords},
-    }
-    values = {key: _argument(cls, key, value, base) for key, value in nodes.items()}
-    return build({"class_path": public_path(cls), "init_args": values}, base)
+    nodes = dict(zip(order, call.args, strict=False))
+    nodes |= {item.arg or "": item.value for item in call.keywords}
+    values = {key: _argument(cls, key, item, base, classes=classes) for key, item in nodes.items()}
+    return _make(cls, values, classes)
 
 
-def _argument(cls: type, name: str, node: ast.expr, base: type) -> Any:
+def _argument(cls: type, name: str, node: ast.expr, base: type, *, classes: Classes) -> Any:
+    """An argument of a call: an object where the field is one, else a literal."""
     hint = get_type_hints(cls).get(name)
-    if dataclasses.is_dataclass(hint):
-        return _read(node, hint)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        return _from_node(node, hint, classes)
     try:
         return ast.literal_eval(node)
     except ValueError:
         raise ValueError(
-            f"cannot read {ast.unparse(node)!r} in {cls.__name__}: {_hint(base)}"
+            f"cannot read {ast.unparse(node)!r} in {cls.__name__}: {_expected(base, classes)}"
         ) from None

@@ -321,7 +321,7 @@ def test_errors_of_fit_leave_nothing_behind(words, message, capsys, tmp_path, mo
             "does not correspond to a subclass of Process",
         ),
         (["--model.process.epsilon=x"], "Got value: x"),
-        (["--config=nope.yaml"], "File does not exist"),
+        (["--config=nope.yaml"], "there is no config file 'nope.yaml': give a path, or one of"),
     ],
 )
 def test_usage_errors_of_fit(words, message, capsys, tmp_path):

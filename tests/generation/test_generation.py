@@ -229,7 +229,7 @@ def test_36_temperature_reaches_the_drawn_law_once():
         Ancestral(),
         Noise(0, torch.arange(rows)),
         given,
-        filter=temperature(0.5),
+        temperature(0.5),
     )
     assert (
         chi_square(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import warnings
@@ -12,7 +13,8 @@ USAGE = """\
 usage: textdiff COMMAND ...
 
 train and predict (Lightning):
-  fit                   train; --config FILE ..., any option as --model.x, --data.x, --trainer.x
+  fit                   train; --config NAME or FILE ..., any option as --model.x, --data.x,
+                        --trainer.x
   validate, test        bounds of a checkpoint on the validation or test split
   predict               fill [MASK] in a file of texts
 work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name[@revision]):
@@ -30,6 +32,9 @@ work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name
                         a published HDLM, MDLM, SEDD or BD3-LM checkpoint as a model folder
   export RUN OUT        a folder to share: model, reference bound, model card
   push RUN user/name    upload that folder to the Hugging Face Hub; --dry-run, --private, --revision
+your own classes:
+  --import MODULE       with any command: opens what your own processes, hyperschedules and
+                        samplers in MODULE were used for; may be repeated
 options:
   -h, --help            this page; after a command, that command's options
   --version             the version
@@ -54,9 +59,7 @@ COMMANDS = {
 
 def _run(arguments: list[str]) -> None:
     if arguments[0] in LIGHTNING:
-        from ..training.cli import main as lightning_main
-
-        lightning_main(arguments)
+        _train(arguments)
         return
     for words in (1, 2):
         command = " ".join(arguments[:words])
@@ -76,6 +79,19 @@ def _run(arguments: list[str]) -> None:
         )
     else:
         raise ValueError(f"unknown command {arguments[0]!r}: see textdiff --help")
+
+
+def _train(arguments: list[str]) -> None:
+    """A command of Lightning's; class paths and `--import` find modules in the working directory."""
+    from ..training.cli import main as lightning_main
+    from .common import add_import
+
+    parser = argparse.ArgumentParser(prog="textdiff fit", add_help=False, allow_abbrev=False)
+    add_import(parser)
+    options, others = parser.parse_known_args(arguments)
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    lightning_main(others, options.classes)
 
 
 def main(arguments: list[str] | None = None) -> None:

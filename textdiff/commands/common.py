@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from ..hyperschedule import Hyperschedule
 from ..model.folder import load
 from ..model.model import Model
 from ..model.source import find
+from ..spec import parse
 
-RUN = "model folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id user/name[@revision]"
+RUN = (
+    "model folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id "
+    "user/name[@revision]"
+)
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -25,6 +32,36 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
             if action.default is None or action.default is False
             else super()._get_help_string(action)
         )
+
+
+def own_classes(module: str) -> list[type]:
+    """The classes in a module of the user's, which is looked for in the working directory, too.
+
+    Raises:
+        argparse.ArgumentTypeError: if there is no such module.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        imported = import_module(module)
+    except ModuleNotFoundError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error}: give the name of a module in the working directory or on PYTHONPATH"
+        ) from None
+    return [value for value in vars(imported).values() if isinstance(value, type)]
+
+
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """The option by which a user allows her own classes; `options.classes` holds them."""
+    parser.add_argument(
+        "--import",
+        dest="classes",
+        metavar="MODULE",
+        action="extend",
+        type=own_classes,
+        default=[],
+        help="module with your own processes, hyperschedules or samplers; may be repeated",
+    )
 
 
 def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
@@ -53,7 +90,15 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--hyperschedule", help="such as 'Flat(64)' or 'Block(16, 16)'; default: that of training"
     )
+    add_import(parser)
     return parser
+
+
+def schedule_of(options: argparse.Namespace) -> Hyperschedule | None:
+    """The hyperschedule that the command line names; None: that of training."""
+    if not options.hyperschedule:
+        return None
+    return parse(options.hyperschedule, Hyperschedule, options.classes)
 
 
 def open_run(options: argparse.Namespace) -> Model:
@@ -61,11 +106,11 @@ def open_run(options: argparse.Namespace) -> Model:
     if options.batch_size < 1:
         raise ValueError(f"--batch-size must be >= 1, got {options.batch_size}")
     options.run = find(options.run)
-    model = load(options.run, options.verify)
+    model = load(options.run, options.verify, options.classes)
     if options.verify:
         print(f"{options.run}: the reference bounds are those that were stored", file=sys.stderr)
     try:
-        model.network.to(options.device)  # type: ignore[attr-defined]
+        model.to(options.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {options.device} cannot be used: {error}") from None
     return model

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ..model.hub import contents, export
-from .common import RUN
+from .common import RUN, add_import
 
 LICENSE = "of the weights, an identifier of the Hub such as apache-2.0 (default: that of RUN's card, else unknown)"
 
@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> None:
         "out", metavar="OUT", type=Path, help="the folder to write; missing or empty"
     )
     parser.add_argument("--license", help=LICENSE)
+    add_import(parser)
     options = parser.parse_args(arguments)
-    print(listing(export(options.run, options.out, license=options.license)))
+    folder = export(options.run, options.out, license=options.license, classes=options.classes)
+    print(listing(folder))
     print(f"written to {options.out}")

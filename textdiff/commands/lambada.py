@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -12,10 +11,8 @@ from ..data.benchmarks import DATA
 from ..evaluation import ranks
 from ..evaluation.last_word import last_word
 from ..evaluation.provenance import provenance
-from ..files import write_json
-from ..hyperschedule import Hyperschedule
-from ..spec import parse
-from .common import open_run, parser_of, progress_bar
+from ..files import slug, write_json
+from .common import open_run, parser_of, progress_bar, schedule_of
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +34,7 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
-    schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
+    schedule = schedule_of(options)
     with ranks.joined(options.device) as options.device:
         model, corpus = open_run(options), Benchmark("lambada", options.data_dir)
         model.warn_if_unseen(schedule or model.hyperschedule, model.length)
@@ -62,8 +59,7 @@ def main(arguments: list[str]) -> None:
             options.hyperschedule,
             f"first{options.limit}" if options.limit else None,
         )
-        name = re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_")
-        output = options.output or options.run.results / f"{name}.json"
+        output = options.output or options.run.results / f"{slug(*parts)}.json"
         write_json(output, result)
         print(
             f"last word right: {found.correct} of {found.passages}, {100 * found.accuracy:.2f} ± {100 * found.standard_error:.2f} %"

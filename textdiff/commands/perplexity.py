@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,14 @@ from ..evaluation import perplexity, ranks
 from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
 from ..evaluation.text_bytes import text_bytes, unknown
-from ..files import write_json
-from ..hyperschedule import Hyperschedule
+from ..files import slug, write_json
 from ..model.model import Model
 from ..objective import Batch
-from ..spec import build, descendants, parse
-from .common import open_run, parser_of, progress_bar
+from ..spec import build, names, parse
+from .common import open_run, parser_of, progress_bar, schedule_of
 
 
-def corpus_of(text: str, data_dir: str | None) -> Corpus:
+def corpus_of(text: str, data_dir: str | None, classes: Sequence[type] = ()) -> Corpus:
     """A corpus from the command line: a benchmark, a file, or a class call such as
     `TinyShakespeare` or `HubDataset('id')`.
     """
@@ -34,12 +32,12 @@ def corpus_of(text: str, data_dir: str | None) -> Corpus:
         return Benchmark(text, data_dir)
     if Path(text).suffix and Path(text).exists():
         return Files(train=text, validation=text, test=text)
-    known = {cls.__name__ for cls in descendants(Corpus)}
+    known = names(Corpus, classes)
     if text.split("(")[0].strip() in known:
-        return parse(text, Corpus)
+        return parse(text, Corpus, classes)
     raise ValueError(
         f"there is no corpus {text!r}: give one of {', '.join(SOURCES)}, a .txt, .jsonl, .csv or parquet file, or one of "
-        f"{', '.join(sorted(known))}"
+        f"{', '.join(known)}"
     )
 
 
@@ -62,9 +60,10 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
         raise ValueError(
             f"{options.run} does not say which text it was trained on: give one with --corpus"
         )
-    corpus = (
-        build(model.data["corpus"], Corpus) if given is None else corpus_of(given, options.data_dir)
-    )
+    if given is None:
+        corpus = build(model.data["corpus"], Corpus, options.classes)
+    else:
+        corpus = corpus_of(given, options.data_dir, options.classes)
     # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in
     # training.
     ours = (
@@ -105,7 +104,7 @@ def result_name(options: argparse.Namespace, text: Text) -> str:
         "any_order" if options.any_order else None,
         f"seed{options.seed}" if options.seed else None,
     ]
-    return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_") + ".json"
+    return f"{slug(*parts)}.json"
 
 
 def _batches(text: Text, options: argparse.Namespace) -> Callable[[], Iterator[Batch]]:
@@ -188,7 +187,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    schedule = parse(options.hyperschedule, Hyperschedule) if options.hyperschedule else None
+    schedule = schedule_of(options)
     model = open_run(options)
     texts = [_text(model, given, options) for given in dict.fromkeys(options.corpus or [None])]
     for text in texts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..model.hub import push, staged
-from .common import RUN
+from .common import RUN, add_import
 from .export import LICENSE, listing
 
 
@@ -22,12 +22,15 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--dry-run", action="store_true", help="list what would be uploaded, and upload nothing"
     )
+    add_import(parser)
     options = parser.parse_args(arguments)
+    stated = {"revision": options.revision, "license": options.license, "classes": options.classes}
     if not options.dry_run:
-        print(push(options.run, options.name, options.private, options.revision, options.license))
+        print(push(options.run, options.name, options.private, **stated))
         return
-    with staged(options.run, options.name, options.revision, options.license) as folder:
+    with staged(options.run, options.name, **stated) as folder:
         print(listing(folder))
     print(
-        f"would go to {options.name}, {'private' if options.private else 'public'}, branch {options.revision or 'main'}"
+        f"would go to {options.name}, {'private' if options.private else 'public'}, "
+        f"branch {options.revision or 'main'}"
     )

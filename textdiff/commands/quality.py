@@ -19,7 +19,7 @@ from ..files import sha256, write_json
 from ..hyperschedule import Hyperschedule
 from ..samplers import Sampler
 from ..spec import parse
-from .common import open_run
+from .common import add_import, open_run
 from .perplexity import corpus_of
 
 ONLY_OF_A_RUN = (
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="JSON file; default: quality.json beside the file, or in RUN/results",
     )
+    add_import(parser)
     drawn = parser.add_argument_group("sampling from a model folder")
     drawn.add_argument(
         "--verify",
@@ -133,7 +134,7 @@ def _read(options: argparse.Namespace) -> dict[str, Any]:
         parsed = {"hyperschedule": Hyperschedule, "sampler": Sampler}
         options.batch_size = given.setdefault("batch_size", 16)
         values = {
-            name: parse(value, parsed[name]) if name in parsed else value
+            name: parse(value, parsed[name], options.classes) if name in parsed else value
             for name, value in given.items()
         }
         return texts.draw(
@@ -166,7 +167,7 @@ def _mauve(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dic
         raise ValueError(
             f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have as many or more)"
         )
-    corpus, n = corpus_of(options.reference, None), len(samples)
+    corpus, n = corpus_of(options.reference, None, options.classes), len(samples)
     humans = texts.human(maker, corpus, options.split, 2 * n, options.max_tokens)
     seeds, size = options.kmeans_seeds, options.judge_batch_size
     found = mauve_score.against_humans(

@@ -19,7 +19,7 @@ from ..hyperschedule import Hyperschedule
 from ..model.model import Model
 from ..samplers import Sampler
 from ..spec import names, parse
-from .common import open_run, parser_of
+from .common import open_run, parser_of, schedule_of
 
 OPTIONS = (
     "max_new_tokens",
@@ -143,9 +143,9 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
         name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None
     }
     if options.sampler:
-        chosen["sampler"] = parse(options.sampler, Sampler)
+        chosen["sampler"] = parse(options.sampler, Sampler, options.classes)
     if options.hyperschedule:
-        chosen["hyperschedule"] = parse(options.hyperschedule, Hyperschedule)
+        chosen["hyperschedule"] = schedule_of(options)
     if options.no_cache:
         chosen["use_cache"] = False
     if options.stop_at_eos:

@@ -13,7 +13,6 @@ from ..data.corpora import Corpus
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from ..model.model import Model
-from ..model.source import Source
 from ..samplers import Ancestral, Sampler
 from .judge import Judge
 from .provenance import provenance
@@ -52,7 +51,7 @@ def read(path: Path) -> list[str]:
 
 def draw(
     model: Model,
-    run: str | Path | Source,
+    run: Path,
     num_samples: int,
     length: int | None,
     hyperschedule: Hyperschedule | None,

@@ -5,6 +5,7 @@ model.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -140,12 +141,16 @@ class GenerationConfig:
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> GenerationConfig:
-        """The config that `as_dict` described; ValueError for an unknown option."""
+    def from_dict(cls, values: dict[str, Any], classes: Sequence[type] = ()) -> GenerationConfig:
+        """The config that `as_dict` described, built with the caller's own `classes`, too.
+
+        Raises:
+            ValueError: for an unknown option or class.
+        """
         kinds = {"hyperschedule": Hyperschedule, "sampler": Sampler}
-        return cls().but(
-            **{
-                name: build(value, kinds[name]) if name in kinds else value
-                for name, value in values.items()
-            }
-        )
+        objects = {
+            name: build(values[name], base, classes)
+            for name, base in kinds.items()
+            if name in values
+        }
+        return cls().but(**{**values, **objects})

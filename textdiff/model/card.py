@@ -12,6 +12,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from ..denoiser.prediction import Prediction
 from ..objective.bounds import bounds
+from ..spec import classes_of
 from .model import Model
 
 PICTURES = {"loss.png": "Training loss and validation bounds", "hyperschedule.png": "Hyperschedule"}
@@ -31,16 +32,18 @@ LOAD = """\
 ```python
 import textdiff
 {imports}
-model = textdiff.load("{name}", verify=True)  # computes the reference bound of reference.json again
+# verify: computes the reference bound of reference.json again
+model = textdiff.load("{name}", verify=True{classes})
 print(model.generate(num_return_sequences=2{sampler}).texts)
 ```
 
 ```bash
-textdiff sample {name} --num-return-sequences 2{option}
-textdiff evaluate perplexity {name} --corpus FILE
+textdiff sample {name} --num-return-sequences 2{option}{modules}
+textdiff evaluate perplexity {name} --corpus FILE{modules}
 ```
 
-`transformers.AutoModel.from_pretrained` gives the network alone after `import textdiff`. No code is loaded from this repository."""
+`transformers.AutoModel.from_pretrained` gives the network alone after `import textdiff`. \
+No code is loaded from this repository."""
 
 
 def results(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -143,14 +146,24 @@ def _head(model: Model, license: str) -> str:
 
 def _load(model: Model, name: str) -> str:
     """How to open and sample it; the default sampler does not take log-scores."""
-    words = {"imports": "", "sampler": "", "option": ""}
+    config = model.generation_config
+    parts = (model.process, model.hyperschedule, config.sampler, config.hyperschedule)
+    own = {cls for cls in classes_of(*parts) if cls.__module__.split(".")[0] != "textdiff"}
+    imports = sorted(f"from {cls.__module__} import {cls.__name__}\n" for cls in own)
+    modules = sorted({f" --import {cls.__module__}" for cls in own})
+    classes = ", ".join(sorted(cls.__name__ for cls in own))
+    sampler, option = "", ""
     if model.prediction == Prediction.LOG_SCORE:
-        words = {
-            "imports": "from textdiff.samplers import Analytic\n",
-            "sampler": ", sampler=Analytic()",
-            "option": " --sampler Analytic",
-        }
-    return LOAD.format(name=name, **words)
+        imports.append("from textdiff.samplers import Analytic\n")
+        sampler, option = ", sampler=Analytic()", " --sampler Analytic"
+    return LOAD.format(
+        name=name,
+        imports="".join(imports),
+        classes=f", classes=[{classes}]" if own else "",
+        sampler=sampler,
+        option=option,
+        modules="".join(modules),
+    )
 
 
 def render(model: Model, folder: Path, name: str, license: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,14 @@ def network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def parts(path: Path) -> tuple[Any, Process, Hyperschedule, Prediction]:
+def parts(
+    path: Path, classes: Sequence[type] = ()
+) -> tuple[Any, Process, Hyperschedule, Prediction]:
     """The trained network (averaged weights, if there are) with what it was trained under.
+
+    Args:
+        path: the .ckpt.
+        classes: the caller's own classes that may be built.
 
     Raises:
         ValueError: as `read`, and if this version of textdiff has no such network or process.
@@ -64,15 +71,15 @@ def parts(path: Path) -> tuple[Any, Process, Hyperschedule, Prediction]:
         raise ValueError(
             f"{path} lacks {', '.join(sorted(missing))}: written by another version of textdiff?"
         )
-    process: Process = build(saved["process"], Process)  # type: ignore[type-abstract]
-    network = build(saved["network"], Architecture).build(
-        saved["num_tokens"], process.needs_time, saved["bos"] or 0
-    )
+    process = build(saved["process"], Process, classes)
+    schedule = build(saved["hyperschedule"], Hyperschedule, classes)
+    objective = build(saved["objective"], Objective, classes)
+    shape = build(saved["network"], Architecture, classes)
+    network = shape.build(saved["num_tokens"], process.needs_time, saved["bos"] or 0)
     try:
         network.load_state_dict(network_state(state), strict=True)
     except RuntimeError as error:
         raise ValueError(
             f"{path} holds a network of another architecture than its own settings say: {error}"
         ) from None
-    prediction = build(saved["objective"], Objective).prediction
-    return network, process, build(saved["hyperschedule"], Hyperschedule), prediction
+    return network, process, schedule, objective.prediction

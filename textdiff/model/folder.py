@@ -8,10 +8,7 @@ run.
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +28,7 @@ from transformers import (
 
 from .. import __version__
 from ..denoiser.prediction import Prediction
-from ..files import read_json, sha256
+from ..files import new_files, read_json, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from ..process import Process
@@ -71,38 +68,33 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
         weights: state dict to write instead of the network's own (the EMA).
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    state = weights if weights is not None else model.network.state_dict()  # type: ignore[attr-defined]
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as temporary:
-        fresh = Path(temporary)
+    state = weights if weights is not None else model.network.state_dict()
+    with new_files(folder, last=(GENERATION, CONFIG)) as fresh:
         save_file(_plain(state), fresh / WEIGHTS, {"format": "pt"})
-        model.tokenizer.save_pretrained(temporary)
-        (fresh / GENERATION).write_text(
-            json.dumps(model.generation_config.as_dict(), indent=2) + "\n", encoding="utf-8"
-        )
-        network = model.network.config.to_dict()  # type: ignore[attr-defined]
-        network["textdiff"] = {
-            "format": FORMAT,
-            "version": __version__,
-            "process": describe(model.process),
-            "hyperschedule": describe(model.hyperschedule),
-            "prediction": str(model.prediction),
-            "length": model.length,
-            "data": model.data,
-            "sha256": {name: sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)},
-        }
-        (fresh / CONFIG).write_text(json.dumps(network, indent=2) + "\n", encoding="utf-8")
-        for file in sorted(
-            fresh.iterdir(),
-            key=lambda file: (file.name == CONFIG, file.name == GENERATION, file.name),
-        ):
-            os.replace(file, folder / file.name)
+        model.tokenizer.save_pretrained(fresh)
+        write_json(fresh / GENERATION, model.generation_config.as_dict())
+        sums = {name: sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)}
+        network = model.network.config.to_dict()
+        write_json(fresh / CONFIG, network | {"textdiff": _described(model) | {"sha256": sums}})
     return folder
 
 
-def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What config.json says of the network, and of all else; only networks of textdiff's own are
-    known here.
+def _described(model: Model) -> dict[str, Any]:
+    """What config.json says of a model beside its network, as plain values."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "process": describe(model.process),
+        "hyperschedule": describe(model.hyperschedule),
+        "prediction": str(model.prediction),
+        "length": model.length,
+        "data": model.data,
+    }
+
+
+def _read_config(folder: Path, classes: Sequence[type]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What config.json says of the network, and of all else; networks are textdiff's or the
+    caller's own.
     """
     if not (folder / CONFIG).is_file():
         raise ValueError(
@@ -115,7 +107,7 @@ def _read_config(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     )  # `textdiff.network` registers its own
     ours = (
         config.pop("textdiff", None)
-        if known is not None and known.__module__.startswith("textdiff.")
+        if known is not None and (known.__module__.startswith("textdiff.") or known in classes)
         else None
     )
     if not isinstance(ours, dict):
@@ -179,18 +171,18 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         ) from None
 
 
-def _read_generation_config(path: Path) -> GenerationConfig:
+def _read_generation_config(path: Path, classes: Sequence[type]) -> GenerationConfig:
     if not path.is_file():
         return GenerationConfig()
     try:
-        return GenerationConfig.from_dict(read_json(path))
+        return GenerationConfig.from_dict(read_json(path), classes)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be used ({error}): correct it, or delete it for the defaults"
         ) from None
 
 
-def load(source: str | Path | Source, verify: bool = False) -> Model:
+def load(source: str | Path | Source, verify: bool = False, classes: Sequence[type] = ()) -> Model:
     """Open a model strictly: every weight must be there, whole, and of the shape that the config
     says.
 
@@ -198,32 +190,33 @@ def load(source: str | Path | Source, verify: bool = False) -> Model:
         source: a model folder, a .ckpt in the checkpoints of its run, or a Hub id
             `user/name[@revision]`.
         verify: compute the reference bounds that `textdiff export` stored with the model again.
+        classes: the caller's own processes, hyperschedules, samplers, ... that the model may be
+            made of; no other class outside textdiff is built.
 
     Raises:
-        ValueError: if it is missing, corrupt, half-written, of another kind or version, or does not
-            give its reference bounds.
+        ValueError: if it is missing, corrupt, half-written, of another kind or version, made of a
+            class that is not in `classes`, or does not give its reference bounds.
     """
     found = find(source)
-    config, ours = _read_config(found.folder)
+    config, ours = _read_config(found.folder, classes)
     _check_file(found.folder, TOKENIZER, ours["sha256"])
     if found.checkpoint is None:
         _check_file(found.folder, WEIGHTS, ours["sha256"])
-        process, schedule = (
-            build(ours["process"], Process),
-            build(ours["hyperschedule"], Hyperschedule),
-        )
-        network, prediction = _read_network(found.folder, config), Prediction(ours["prediction"])
+        process = build(ours["process"], Process, classes)
+        schedule = build(ours["hyperschedule"], Hyperschedule, classes)
+        prediction = Prediction(ours["prediction"])
+        network = _read_network(found.folder, config)
     else:
-        network, process, schedule, prediction = checkpoint.parts(found.checkpoint)
+        network, process, schedule, prediction = checkpoint.parts(found.checkpoint, classes)
     model = Model(
         network.eval(),
         process,
         schedule,
-        _read_tokenizer(found.folder),
-        ours["length"],
-        prediction,
-        ours.get("data", {}),
-        _read_generation_config(found.folder / GENERATION),
+        tokenizer=_read_tokenizer(found.folder),
+        length=ours["length"],
+        prediction=prediction,
+        data=ours.get("data", {}),
+        generation_config=_read_generation_config(found.folder / GENERATION, classes),
     )
     if verify:
         stored = found.folder / REFERENCE

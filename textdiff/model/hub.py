@@ -4,16 +4,15 @@ Hugging Face Hub.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from .. import __version__
-from ..files import read_json, sha256, write_json
+from ..files import new_folder, read_json, sha256, write_json
 from . import card, reference
 from .folder import CONFIG, PICKLES, REFERENCE, WEIGHTS, load, save
 from .model import Model
@@ -71,9 +70,8 @@ def _card(model: Model, folder: Path, name: str, license: str | None) -> str | N
     return None
 
 
-def _write(source: Source, folder: Path, name: str, license: str | None) -> None:
+def _write(model: Model, source: Source, folder: Path, name: str, *, license: str | None) -> None:
     """Everything that travels, into an empty folder."""
-    model = load(source)  # strictly, on the CPU and in float32, as a reader will have it
     for inside in _files(source.folder):
         (folder / inside).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source.folder / inside, folder / inside)
@@ -93,6 +91,7 @@ def export(
     folder: str | Path,
     name: str | None = None,
     license: str | None = None,
+    classes: Sequence[type] = (),
 ) -> Path:
     """Write the folder that travels: the model, its reference bound, its model card and the results
     measured of it.
@@ -106,6 +105,7 @@ def export(
         name: what the card tells a reader to load; default: the folder.
         license: of the weights, an identifier of the Hub such as apache-2.0; default: that of the
             source's card, else unknown.
+        classes: the caller's own classes that the model may be made of, as for `load`.
 
     Raises:
         ValueError: if the source is no whole model, or the folder is in use or inside the source.
@@ -119,14 +119,10 @@ def export(
         raise ValueError(
             f"{str(folder)!r} lies inside the model's own folder: name one outside of it"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        fresh = Path(temporary) / folder.name
-        fresh.mkdir()
-        _write(found, fresh, name or str(folder), license)
-        if folder.exists():
-            folder.rmdir()
-        os.replace(fresh, folder)
+    # Strictly, on the CPU and in float32, as a reader will have it.
+    model = load(found, classes=classes)
+    with new_folder(folder) as fresh:
+        _write(model, found, fresh, name or str(folder), license=license)
     return folder
 
 
@@ -147,6 +143,7 @@ def push(
     private: bool = False,
     revision: str | None = None,
     license: str | None = None,
+    classes: Sequence[type] = (),
 ) -> str:
     """Upload just the folder that `export` writes to the Hub, as one commit; nothing here changes,
     and nothing there is deleted.
@@ -157,6 +154,7 @@ def push(
         private: make it private.
         revision: branch to commit to, made if missing; default: main.
         license: as for `export`.
+        classes: as for `export`.
 
     Returns:
         The URL of the commit.
@@ -169,7 +167,7 @@ def push(
 
     api = HfApi(library_name="textdiff", library_version=__version__)
     with (
-        staged(source, name, revision, license) as folder,
+        staged(source, name, revision, license, classes=classes) as folder,
         hub_errors(f"{name} was not pushed; here nothing has changed"),
     ):
         api.create_repo(name, private=private or None, exist_ok=True)
@@ -189,7 +187,11 @@ def push(
 
 @contextmanager
 def staged(
-    source: str | Path | Source, name: str, revision: str | None, license: str | None
+    source: str | Path | Source,
+    name: str,
+    revision: str | None,
+    license: str | None,
+    classes: Sequence[type] = (),
 ) -> Iterator[Path]:
     """The folder that a push uploads, exported for as long as it lasts.
 
@@ -205,9 +207,6 @@ def staged(
     if "/" not in name:
         raise ValueError(f"{name!r} is no user/name of the Hub: say whose, such as me/{name}")
     with tempfile.TemporaryDirectory(prefix="textdiff-push-") as temporary:
-        yield export(
-            source,
-            Path(temporary) / "model",
-            name if revision is None else f"{name}@{revision}",
-            license,
-        )
+        shown = name if revision is None else f"{name}@{revision}"
+        folder = Path(temporary) / "model"
+        yield export(source, folder, shown, license=license, classes=classes)

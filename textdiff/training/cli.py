@@ -8,6 +8,8 @@ import logging
 import shutil
 import sys
 import warnings
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +19,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 
-from ..data import Corpus, PretrainedTokenizer, TextData, TokenizerSpec
-from ..hyperschedule import Hyperschedule
+from ..data import PretrainedTokenizer, TextData
+from ..files import new_file
 from ..model import checkpoint
-from ..model.folder import CONFIG
-from ..network import Architecture
-from ..objective import Estimator, Objective
-from ..process import Process
-from ..samplers import Remasking, Sampler, Score, Selection
+from ..model.folder import CONFIG, load
 from ..spec import describe
+from . import configs, finetuning
 from .callbacks import ModelFolder, ProgressLines
 from .module import TextDiffusion
 
 set_parsing_settings(
-    omegaconf_absolute_to_relative_paths=True,
-    subclasses_enabled=[
-        *(Process, Hyperschedule, Objective, Architecture, Estimator, Corpus, TokenizerSpec),
-        *(Sampler, Score, Selection, Remasking),
-    ],
+    omegaconf_absolute_to_relative_paths=True, subclasses_enabled=list(configs.BASES)
 )
 
 
@@ -60,18 +55,22 @@ class SaveConfig(SaveConfigCallback):
             config = self.config.clone()
             config.ckpt_path = None  # where this session began is no part of the training
             if config.model.network is None:
-                described = describe(pl_module.architecture)
-                config.model.network = Namespace(
-                    class_path=described["class_path"],
-                    init_args=Namespace(**described["init_args"]),
-                )
+                config.model.network = _described(pl_module.architecture)
             self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
 
 
 class TextDiffusionCLI(LightningCLI):
     """LightningCLI whose `trainer.default_root_dir` is the run folder: model, config, logs and
     checkpoints lie there.
+
+    Args:
+        classes: the user's own classes, for the models that a training begins from.
+        options: those of LightningCLI.
     """
+
+    def __init__(self, classes: Sequence[type], **options: Any):
+        self.classes = classes
+        super().__init__(**options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything; options of the checkpoints under `--checkpoint`."""
@@ -99,16 +98,21 @@ class TextDiffusionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("weights_only") is False:
             raise ValueError(
-                "--weights_only false would run code from a checkpoint, which textdiff does not do: leave it out"
+                "--weights_only false would run code from a checkpoint, which textdiff does not do: "
+                "leave it out"
             )
-        config.weights_only = (
-            True  # Lightning's own default would run code from a checkpoint at a URL
-        )
+        # Lightning's own default would run code from a checkpoint at a URL.
+        config.weights_only = True
         began = config.model.init_from
-        if config.get("ckpt_path"):
-            config.model.init_from = None
+        origin = None
+        if began is not None and not config.get("ckpt_path"):
+            origin = load(began, classes=[*self.classes, *_named(config.model)])
+            if config.model.network is None:
+                config.model.network = _described(finetuning.architecture(origin))
+        config.model.init_from = None
         super().instantiate_classes()
         config.model.init_from = began
+        self.model.origin = origin
         name = self.model.architecture.tokenizer
         if name is not None and self.datamodule.spec is None:
             self.datamodule.spec = PretrainedTokenizer(name)
@@ -158,9 +162,11 @@ class TextDiffusionCLI(LightningCLI):
         run = Path(self.trainer.default_root_dir)
         if (run / CONFIG).exists() and self.config.fit.ckpt_path is None:
             raise ValueError(
-                f"{run} already holds a model: go on with it (--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
+                f"{run} already holds a model: go on with it "
+                f"(--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
                 "(--trainer.default_root_dir), or remove it"
             )
+        self.model.hparams_plain  # noqa: B018 - what cannot be written down is refused here
         data: TextData = self.datamodule
         data.tokenizer  # noqa: B018 - built on first use
         if not data.corpus.streaming:
@@ -173,7 +179,8 @@ class TextDiffusionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.ckpt_path is None and config.model.init_from is None:
             raise ValueError(
-                f"{self.subcommand} needs a trained network: give --ckpt_path RUN/checkpoints/last.ckpt"
+                f"{self.subcommand} needs a trained network: "
+                "give --ckpt_path RUN/checkpoints/last.ckpt"
             )
 
     before_validate = before_test = before_predict = _need_checkpoint
@@ -187,22 +194,37 @@ class TextDiffusionCLI(LightningCLI):
             return
         print("\n".join(texts))
         path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8"
-        )
+        lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
+        with new_file(path) as aside:
+            aside.write_text("".join(lines), encoding="utf-8")
 
 
-def main(arguments: list[str]) -> None:
-    """Run one Lightning sub-command."""
+def _described(value: Any) -> Namespace:
+    """An object as a config holds it."""
+    described = describe(value)
+    arguments = Namespace(**described["init_args"])
+    return Namespace(class_path=described["class_path"], init_args=arguments)
+
+
+def _named(config: Namespace) -> list[type]:
+    """The classes that a config names."""
+    paths = [value for key, value in config.items() if key.endswith("class_path")]
+    return [
+        getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in paths
+    ]
+
+
+def main(arguments: list[str], classes: Sequence[type] = ()) -> None:
+    """Run one Lightning sub-command; `classes` are the user's own, for models that are opened."""
     for noise in NOISE:
         warnings.filterwarnings("ignore", message=f".*{noise}.*")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage()
     )
     TextDiffusionCLI(
-        TextDiffusion,
-        TextData,
+        classes,
+        model_class=TextDiffusion,
+        datamodule_class=TextData,
         seed_everything_default=0,
         auto_configure_optimizers=False,
         save_config_callback=SaveConfig,
@@ -213,5 +235,5 @@ def main(arguments: list[str]) -> None:
             "callbacks": [ModelFolder()],
         },
         parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
-        args=arguments,
+        args=configs.resolved(arguments, classes),
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +23,7 @@ from ..objective import Batch, Estimator, Nelbo, Objective, Stratified, least_va
 from ..objective.bounds import bounds, estimate, sequence_nats
 from ..process import EpsilonHybrid, Process
 from ..samplers import Ancestral, Sampler
-from ..spec import build, describe
+from ..spec import build, classes_of, describe
 from . import finetuning
 from .optimiser import _check_optimiser
 
@@ -36,8 +38,8 @@ class TextDiffusion(LightningModule):
         hyperschedule: which position is at which noise level at which call.
         objective: what a row of logits is worth; it also decides what the network predicts.
         network: the network's shape; by default that of `init_from`, else `Transformer()`.
-        init_from: a model to begin from (folder, .ckpt or Hub id): its weights only, and only if
-            network and tokenizer are the same.
+        init_from: a model to begin from, or its folder, .ckpt or Hub id: its weights only, and only
+            if network and tokenizer are the same.
         estimator: how noise levels are drawn in training.
         sampler: how `predict` fills `[MASK]`.
         lr: peak learning rate of AdamW.
@@ -68,7 +70,7 @@ class TextDiffusion(LightningModule):
         seed: int = 0,
         num_tokens: int | None = None,
         bos: int | None = None,
-        init_from: str | None = None,
+        init_from: str | Model | None = None,
     ):
         super().__init__()
         # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as
@@ -78,7 +80,7 @@ class TextDiffusion(LightningModule):
             build(hyperschedule, Hyperschedule),
             build(objective, Objective),
         )
-        self.origin = None if init_from is None else load(init_from)
+        self.origin = load(init_from) if isinstance(init_from, str | Path) else init_from
         shape = network or (
             Transformer() if self.origin is None else finetuning.architecture(self.origin)
         )
@@ -156,8 +158,9 @@ class TextDiffusion(LightningModule):
                 raise ValueError(
                     "the checkpoint was trained with another tokenizer: use its config.yaml and the same training text"
                 )
+        own = classes_of(self.architecture, self.process, self.objective)
         theirs, ours = (
-            _meaning(*parts)
+            _meaning(*parts, classes=own)
             for parts in (
                 (saved["network"], saved["process"], saved["objective"]),
                 (self.architecture, self.process, self.objective),
@@ -326,13 +329,13 @@ class TextDiffusion(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _meaning(network: Any, process: Any, objective: Any) -> dict[str, Any]:
+def _meaning(network: Any, process: Any, objective: Any, classes: Sequence[type]) -> dict[str, Any]:
     """What decides which weights a network has and what they mean."""
-    arguments = describe(build(network, Architecture))["init_args"]
+    arguments = describe(build(network, Architecture, classes))["init_args"]
     kept = {
         name: value
         for name, value in arguments.items()
         if name not in ("dropout", "attention", "checkpoint")
     }
-    predicts = str(build(objective, Objective).prediction)
-    return {**kept, "sees t": build(process, Process).needs_time, "predicts": predicts}  # type: ignore[type-abstract]
+    predicts = str(build(objective, Objective, classes).prediction)
+    return {**kept, "sees t": build(process, Process, classes).needs_time, "predicts": predicts}
