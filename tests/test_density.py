@@ -24,7 +24,6 @@ OPEN = {
     "benchmarks/training.py",
     "experiments/adapt/run.py",
     "experiments/estimators/run.py",
-    "experiments/quickstart/run.py",
     "experiments/readme.py",
     "experiments/samples/run.py",
     "experiments/six_models/run.py",
