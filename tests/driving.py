@@ -2,15 +2,13 @@
 `toys.law_of`.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from toys import SetNetwork
 
 from textdiff.noise import Noise
 from textdiff.process import Process
-from textdiff.samplers import Sampler
+from textdiff.samplers import Filter, Sampler, Step
 from textdiff.samplers.filters import identity
 
 
@@ -36,7 +34,7 @@ def flat_run(
     B: int,
     d: int,
     T: int = 3,
-    warp: Callable[[Tensor], Tensor] = identity,
+    filter: Filter = identity,
     example: Tensor | None = None,
 ) -> tuple[Tensor, list[Tensor]]:
     """B sequences under Flat(T), or the sampler's own times; z, and which positions each network
@@ -50,13 +48,20 @@ def flat_run(
         k += 1
         s = torch.zeros_like(t) if sampler.own_times else torch.full_like(t, (T - k) / T)
         for stage in sampler.stages:
-            draws = noise.at(len(asked))
-            rows = stage.rows(process, z, t, s, N, draws)
+            step = Step(process, z, t, s=s, N=N, noise=noise.at(len(asked)))
+            rows = stage.rows(step)
             asked.append(rows)
-            z, t = stage.step(process, logits_of(net, z, t)[rows], rows, z, t, s, draws, warp)
+            z, t = stage.move(step, rows, logits_of(net, z, t)[rows], filter)
             assert z.min() >= 0 and z.max() <= N and t.isfinite().all()
         assert k < 100, "it does not end"
     return z, asked
+
+
+def timed(process: Process, t: list[float], s: list[float], z: Tensor | None = None) -> Step:
+    """The step t -> s of one sequence of three kinds of tokens, all MASK by default."""
+    before, after = (torch.tensor([times], dtype=torch.float64) for times in (t, s))
+    ids = torch.full(before.shape, 3) if z is None else z[None]
+    return Step(process, ids, before, s=after, N=3, noise=Noise(0, torch.arange(1)))
 
 
 class Alone:
@@ -67,13 +72,12 @@ class Alone:
     def __init__(self, sampler: Sampler, until_s: bool = True):
         self.sampler, self.until_s = sampler, until_s
 
-    def rows(self, process, z, t, s, N, noise):
-        return torch.ones_like(z, dtype=torch.bool)
+    def rows(self, step):
+        return torch.ones_like(step.z, dtype=torch.bool)
 
-    def step(self, process, logits, rows, z, t, s, noise, warp):
-        return self.sampler.step(
-            process, logits, rows, z, t, torch.zeros_like(s) if self.until_s else s, noise, warp
-        )[0], s
+    def move(self, step, rows, logits, filter):
+        goal = torch.zeros_like(step.s) if self.until_s else step.s
+        return self.sampler.move(step.to(goal), rows, logits, filter)[0], step.s
 
 
 def joint_states(p: Tensor, laws: Tensor) -> Tensor:

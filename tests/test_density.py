@@ -1,4 +1,4 @@
-"""Can be read at once: how long lines, calls, functions and files are (design.md, "Density")."""
+"""Can be read at once: how long lines, calls, functions and files are."""
 
 import ast
 from collections.abc import Iterator
@@ -24,14 +24,11 @@ OPEN = {
     "benchmarks/training.py",
     "experiments/adapt/run.py",
     "experiments/estimators/run.py",
-    "experiments/readme.py",
-    "experiments/samples/run.py",
-    "experiments/six_models/run.py",
+    "experiments/quickstart/run.py",
     "textdiff/commands/cli.py",
     "textdiff/commands/common.py",
     "textdiff/commands/convert.py",
     "textdiff/commands/export.py",
-    "textdiff/commands/frontier.py",
     "textdiff/commands/harness.py",
     "textdiff/commands/lambada.py",
     "textdiff/commands/perplexity.py",
@@ -59,7 +56,6 @@ OPEN = {
     "textdiff/denoiser/head.py",
     "textdiff/denoiser/prediction.py",
     "textdiff/denoiser/training_rows.py",
-    "textdiff/evaluation/frontier.py",
     "textdiff/evaluation/harness.py",
     "textdiff/evaluation/harness_adapter.py",
     "textdiff/evaluation/judge.py",
@@ -130,7 +126,6 @@ OPEN = {
     "tests/denoiser/test_two_stream.py",
     "tests/enumeration.py",
     "tests/evaluation/test_evaluation.py",
-    "tests/evaluation/test_frontier.py",
     "tests/evaluation/test_quality.py",
     "tests/generation/test_cache.py",
     "tests/generation/test_generation.py",

@@ -1,4 +1,4 @@
-"""The import graph of design.md, read from the source and from a running interpreter."""
+"""The import graph, read from the source and from a running interpreter."""
 
 import ast
 import json

@@ -7,7 +7,6 @@ kernels and marginals come from `enumeration`.
 """
 
 import math
-from collections.abc import Callable
 from functools import cache
 from itertools import pairwise, permutations, product
 
@@ -36,7 +35,8 @@ from textdiff.process import (
     SmoothEpsilonHybrid,
     Uniform,
 )
-from textdiff.samplers import Sampler
+from textdiff.samplers import Filter, Sampler, Step
+from textdiff.samplers.filters import identity
 
 PROCESSES = [
     Absorbing(),
@@ -417,7 +417,7 @@ def law_of(
     z: Tensor,
     s: Tensor,
     t: Tensor,
-    warp: Callable[[Tensor], Tensor] = lambda logits: logits,
+    filter: Filter = identity,
     grid: int = 33,
 ) -> Tensor:
     """The law of one step of a sampler as exact probabilities [P, N+1], without knowing how it uses
@@ -434,10 +434,9 @@ def law_of(
     def outcome(problem: Tensor, u: Tensor) -> Tensor:
         at = problem.unsqueeze(-1)
         noise = FixedNoise({stream: u[:, [i]] for i, stream in enumerate(STREAMS)})
-        rows = sampler.rows(process, z[at], t[at], s[at], N, noise)
-        moved, times = sampler.step(
-            process, logits[problem[rows[:, 0]]], rows, z[at], t[at], s[at], noise, warp
-        )
+        step = Step(process, z[at], t[at], s=s[at], N=N, noise=noise)
+        rows = sampler.rows(step)
+        moved, times = sampler.move(step, rows, logits[problem[rows[:, 0]]], filter)
         assert torch.equal(times, s[at])
         return moved[:, 0]
 

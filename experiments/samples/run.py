@@ -81,7 +81,8 @@ def reading(results: dict[str, Any]) -> str:
         for case, drawn in found["cases"].items():
             lines += [
                 "",
-                f"### {case}: {drawn['nfe']:.0f} calls, {drawn['tokens_per_forward']:.1f} tokens per call",
+                f"### {case}: {drawn['nfe']:.0f} calls, "
+                f"{drawn['tokens_per_forward']:.1f} tokens per call",
                 "",
             ]
             lines += [
@@ -100,7 +101,8 @@ def main() -> None:
     file = output / "result.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
     for name, schedules in CASES.items():
-        model, paths = textdiff.load(MODELS / name), {}
+        model = textdiff.load(MODELS / name)
+        paths: dict[str, Any] = {}
         found = results.setdefault(name, {**provenance(model, MODELS / name, 0), "cases": {}})
         for schedule, samplers in schedules.items():
             for sampler in samplers:
@@ -108,10 +110,8 @@ def main() -> None:
                 if case in found["cases"]:
                     continue
                 samples = draw(model, schedule, sampler)
-                found["cases"][case], paths[case] = (
-                    entry(samples),
-                    samples.trajectories[NUMBER // 2],
-                )
+                found["cases"][case] = entry(samples)
+                paths[case] = samples.trajectories[NUMBER // 2]
                 write_json(file, results)
                 print(f"{name}: {case}, {samples.seconds:.0f} s")
         if paths:

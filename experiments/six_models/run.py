@@ -59,16 +59,15 @@ def corpus(data: Path, runs: Path) -> list[str]:
 
 def train(name: str, data: Path, runs: Path) -> None:
     """Train one model, or go on with it; the seconds of all its sessions are added up."""
-    run, seconds = runs / name, runs / name / "seconds.json"
+    run = runs / name
+    seconds = run / "seconds.json"
     if (run / "loss.png").exists():
         return
     configs = ["--config", HERE / "configs/base.yaml", "--config", HERE / f"configs/{name}.yaml"]
     last = run / "checkpoints/last.ckpt"
     resume = ["--ckpt_path", last] if last.exists() else []
-    before, begin = (
-        json.loads(seconds.read_text()) if seconds.exists() else 0.0,
-        time.perf_counter(),
-    )
+    before = json.loads(seconds.read_text()) if seconds.exists() else 0.0
+    begin = time.perf_counter()
     try:
         textdiff("fit", *configs, *corpus(data, runs), f"--trainer.default_root_dir={run}", *resume)
     finally:
@@ -77,7 +76,7 @@ def train(name: str, data: Path, runs: Path) -> None:
 
 
 def publish(name: str, runs: Path) -> None:
-    """The model folder with bf16 weights, small enough to commit; it names no path of this machine."""
+    """The model folder with bf16 weights, small enough to commit, without paths of this machine."""
     model = package.load(runs / name)
     weights = {key: value.to(torch.bfloat16) for key, value in model.network.state_dict().items()}
     data = {key: value for key, value in model.data.items() if key != "corpus"}

@@ -40,7 +40,6 @@ from textdiff.noise import Noise
 from textdiff.objective import Batch
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Uniform
 from textdiff.samplers import ACS, Ancestral, PublishedACS
-from textdiff.samplers.filters import identity
 
 N, L, HEADS = 11, 6, 2
 HDLM_MODEL = {"hidden_size": 16, "n_heads": HEADS, "n_blocks": 2, "cond_dim": 8, "length": L}
@@ -622,13 +621,14 @@ class Spy(Ancestral):
     moves: bool = False
     seen: list = field(default_factory=list)
 
-    def rows(self, process, z, t, s, N, noise):
-        return torch.ones_like(z, dtype=torch.bool)
+    def rows(self, step):
+        return torch.ones_like(step.z, dtype=torch.bool)
 
-    def step(self, process, logits, rows, z, t, s, noise, warp=identity):
-        self.seen.append((logits, z.clone()))
-        likeliest = logits.argmax(-1).view(z.shape)
-        return torch.where((t > 0) & (s == 0) & self.moves, likeliest, z), s
+    def move(self, step, rows, logits, filter):
+        self.seen.append((logits, step.z.clone()))
+        likeliest = logits.argmax(-1).view(step.z.shape)
+        last = (step.t > 0) & (step.s == 0) & self.moves
+        return torch.where(last, likeliest, step.z), step.s
 
 
 def test_samplers_are_given_cavity_logits(tmp_path):

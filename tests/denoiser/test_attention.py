@@ -135,7 +135,7 @@ def test_43_clean_stream_of_training_sees_no_noise_and_no_later_token(schedule):
 
 @each_schedule
 def test_43_a_window_sees_its_settled_context_and_itself_only(schedule):
-    """Which tokens change a position's logits is exactly what design.md says, call by call."""
+    """Which tokens change a position's logits is exactly what maths.md 6 says, call by call."""
     net = network()
     start, T = schedule.start(L), schedule.T
     for offset in range(T):

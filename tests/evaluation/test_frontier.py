@@ -12,7 +12,7 @@ from matplotlib.collections import LineCollection, PathCollection
 from test_quality import judge_folder  # noqa: F401
 
 from textdiff.commands.cli import main
-from textdiff.evaluation import frontier, frontier_pictures, report, texts
+from textdiff.evaluation import frontier, frontier_pictures, report, sweep, texts
 
 
 def study(folder, network, **changed):
@@ -89,7 +89,7 @@ def test_a_file_gives_every_combination(tmp_path):
         ({"points": [{"runs": "a", "samplers": "Ancestral", "hyperschedules": "Flat(0)"}]}, "Flat"),
         (
             {"points": [{"runs": "no/run", "samplers": "Ancestral", "hyperschedules": "Flat(2)"}]},
-            "no/run is no model folder",
+            "there is no model folder 'no/run'",
         ),
         ({"reference": "nope"}, "there is no corpus 'nope'"),
     ],
@@ -100,16 +100,19 @@ def test_errors_come_before_the_work(tmp_path, capsys, changed, message):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_sweep_goes_on_where_it_stopped(tmp_path, judge_folder, monkeypatch, capsys):  # noqa: F811
+def test_a_sweep_goes_on(tmp_path, judge_folder, monkeypatch, capsys):  # noqa: F811
     pytest.importorskip("mauve", reason="needs textdiff[eval]")
     path, folder, drawn = study(tmp_path, judge_folder), tmp_path / "sweep", []
     real = texts.draw
 
-    def interrupted(model, run, *rest):
+    def interrupted(*rest, **options):
         if len(drawn) == 1:
             raise KeyboardInterrupt
-        drawn.append(rest)
-        return real(model, run, *rest)
+        return counted(*rest, **options)
+
+    def counted(*rest, **options):
+        drawn.append(options)
+        return real(*rest, **options)
 
     monkeypatch.setattr(texts, "draw", interrupted)
     with pytest.raises(SystemExit):
@@ -117,7 +120,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path, judge_folder, monkeypatch, c
     first = {file: file.read_bytes() for file in (folder / "points").iterdir()}
     assert len(first) == 1 and not (folder / "frontier.json").exists()
 
-    monkeypatch.setattr(texts, "draw", lambda *rest: drawn.append(rest) or real(*rest))
+    monkeypatch.setattr(texts, "draw", counted)
     main(["evaluate", "frontier", str(path)])
     assert len(drawn) == 2 and all(file.read_bytes() == content for file, content in first.items())
     found = json.loads((folder / "frontier.json").read_text())
@@ -142,7 +145,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path, judge_folder, monkeypatch, c
 def test_other_weights_are_another_point(tmp_path):
     found = frontier.read(study(tmp_path, "judge"))
     point = found.points[0]
-    assert frontier.settings(found, point, False) != frontier.settings(
+    assert sweep.settings(found, point, False) != sweep.settings(
         found, replace(point, run=str(tiny.run("mdlm"))), False
     )
 
@@ -151,11 +154,10 @@ def test_an_edited_reference_is_another_measurement(tmp_path):
     text, before = tmp_path / "text.txt", {}
     for content in ("one", "two"):
         text.write_text(content)
-        frontier._fingerprint.cache_clear()
+        frontier.fingerprint.cache_clear()
         found = frontier.read(study(tmp_path, "judge", reference=str(text)))
         now = {
-            measured: frontier.settings(found, found.points[0], measured)
-            for measured in (False, True)
+            measured: sweep.settings(found, found.points[0], measured) for measured in (False, True)
         }
         assert before.get(False, now[False]) == now[False] and before.get(True) != now[True], (
             "samples stay, measures do not"

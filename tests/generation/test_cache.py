@@ -70,12 +70,12 @@ class Recorder(Ancestral):
     inner: Sampler = field(default_factory=Ancestral)
     seen: list = field(default_factory=list)
 
-    def rows(self, *arguments):
-        return self.inner.rows(*arguments)
+    def rows(self, step):
+        return self.inner.rows(step)
 
-    def step(self, process, logits, *others):
+    def move(self, step, rows, logits, filter):
         self.seen.append(logits)
-        return self.inner.step(process, logits, *others)
+        return self.inner.move(step, rows, logits, filter)
 
 
 def network(process: Process, layout: str, dtype: torch.dtype = torch.float64):
@@ -92,13 +92,13 @@ def given(rows: int = B) -> torch.Tensor:
 
 def run(net, process, schedule, use_cache, sampler=None, seed=0, **options):
     recorder = Recorder(sampler or Ancestral())
-    options = {"given": given(), "use_cache": use_cache} | options
+    options = {"ids": given(), "use_cache": use_cache} | options
     done = denoise(
         net,
         process,
         schedule,
         recorder,
-        Noise(seed, torch.arange(len(options["given"]))),
+        Noise(seed, torch.arange(len(options["ids"]))),
         **options,
     )
     return done, recorder.seen
@@ -211,11 +211,11 @@ def test_rows_that_are_fed(layout, schedule):
 class Always(Ancestral):
     """Ancestral that asks for the head at every position of the window, so that no call is skipped."""
 
-    def rows(self, process, z, t, s, N, noise):
-        return t > s
+    def rows(self, step):
+        return step.moving
 
-    def step(self, process, logits, rows, z, t, s, noise, warp=None):
-        return torch.where(s == 0, logits.new_zeros(()).long(), z), s
+    def move(self, step, rows, logits, filter):
+        return torch.where(step.s == 0, 0, step.z), step.s
 
 
 # --- 40: what would be wrong is seen to be wrong
@@ -342,7 +342,7 @@ def test_45_shifted_quenched_is_greedy_gpt_step_by_step():
         Ancestral(),
         Noise(0, torch.arange(1)),
         torch.full((1, L), N),
-        lambda x: x * 1e6,
+        filter=lambda x, where: x * 1e6,
         use_cache=True,
     )
     assert torch.equal(done.ids, ids[:, 1:])

@@ -229,7 +229,7 @@ def test_36_temperature_reaches_the_drawn_law_once():
         Ancestral(),
         Noise(0, torch.arange(rows)),
         given,
-        temperature(0.5),
+        filter=temperature(0.5),
     )
     assert (
         chi_square(

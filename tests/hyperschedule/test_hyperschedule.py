@@ -1,5 +1,5 @@
-"""Hyperschedules and their tiling (maths.md 7, number 19; the closed forms of paper.md 1.4 and
-1.5).
+"""Hyperschedules and their tiling (maths.md 7, number 19; the closed forms of
+arXiv 2504.06416).
 """
 
 from fractions import Fraction
@@ -158,7 +158,7 @@ def test_19_one_level_one_token_is_gpt():
 @pytest.mark.parametrize("T", [1, 2, 4, 7])
 def test_19_closed_forms_of_flat_block_and_tight(width, T):
     """Flat: τ = T - k. Block: clip(T - (k - bT)). Tight: clip(T - (k - b(T-1))), b the block
-    (paper.md 1.4, 1.5).
+    (arXiv 2504.06416).
     """
     for k in range(Flat(T).calls(L) + 1):
         assert (Flat(T).level(k, L) == T - k).all()
@@ -196,13 +196,13 @@ def test_19_closed_form_of_slide(width, rate, length):
             min(max(T + floor(i / rho) - k, 0), T) for i in range(length)
         ]
     if rho >= 1 and rho.denominator == 1:
-        assert h.calls(length) == ceil(length / rho) + T - 1, "paper.md 1.4"
+        assert h.calls(length) == ceil(length / rho) + T - 1, "arXiv 2504.06416"
     full = [int(h.newly_settled(k, length).sum()) for k in range(T - 1, h.calls(length))]
     assert max(full) <= ceil(rho) and sum(full) == length
 
 
 def test_19_the_paper_figures():
-    """The panels of paper.md 1.4 (d = 20) and the illustration 1.5, level by level."""
+    """The panels of the paper's figure (d = 20) and its illustration, level by level."""
     d = 20
     assert Flat(20).calls(d) == 20 and Block(4, 4).calls(d) == 20 and Slide(4, 1).calls(d) == 23
     assert QuenchedAR().calls(d) == 20

@@ -179,7 +179,7 @@ def test_quenched_ar_is_transformers_greedy_generate(base, use_cache):
         Ancestral(),
         Noise(0, torch.arange(B)),
         given,
-        lambda logits: logits * 1e6,
+        filter=lambda logits, where: logits * 1e6,
         use_cache=use_cache,
     )
     theirs.generation_config.eos_token_id = None
@@ -219,9 +219,9 @@ def test_42_two_stream_logits_are_those_of_each_windows_own_call(base, schedule)
 class Recorder(Ancestral):
     """Ancestral that keeps the logits it is given."""
 
-    def step(self, process, logits, *others):
+    def move(self, step, rows, logits, filter):
         self.seen.append(logits)
-        return super().step(process, logits, *others)
+        return super().move(step, rows, logits, filter)
 
 
 def recorder():

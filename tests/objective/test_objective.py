@@ -343,7 +343,7 @@ def test_13_the_published_gamma_loss_is_not_0_at_the_exact_score(N=5, sigma=0.1,
 
 @pytest.mark.parametrize("t", TIMES)
 def test_13_the_published_gamma_loss_is_the_code_of_the_paper(t, N=5, gamma=0.3):
-    """(1-γ) SEDD-absorb at MASK and γ SEDD-uniform at visible tokens, both at σ (paper.md 2.2)."""
+    """(1-γ) SEDD-absorb at MASK and γ SEDD-uniform at visible tokens, both at σ (arXiv 2504.06416)."""
     process = GammaHybrid(gamma)
     log_s, r, _ = table(process, t, N, seed=0)
     log_s = log_s.scatter(

@@ -26,6 +26,7 @@ from textdiff.samplers import (
     Probability,
     Score,
     Selection,
+    Step,
     Threshold,
     temperature,
     top_k,
@@ -97,9 +98,10 @@ def test_a_step_unmasks_what_score_and_selection_say(score, select):
     t = torch.where(z == N, 1.0, 0.0).double()
     logits = random_logits(B * d, N, 1).view(B, d, N)
     sampler, noise = Confidence(score, select), Noise(0, torch.arange(B))
-    rows = sampler.rows(Absorbing(), z, t, 0 * t, N, noise)
+    step = Step(Absorbing(), z, t, s=0 * t, N=N, noise=noise)
+    rows = sampler.rows(step)
     assert torch.equal(rows, z == N)
-    after, times = sampler.step(Absorbing(), logits[rows], rows, z, t, 0 * t, noise)
+    after, times = sampler.move(step, rows, logits[rows])
     drawn = categorical(logits, noise.positions(z, Stream.TOKEN))
     for b in range(B):
         places = rows[b].nonzero()[:, 0].tolist()
@@ -139,18 +141,18 @@ def test_one_sequence_is_drawn_the_same_in_any_batch():
         )
 
 
-@pytest.mark.parametrize("warp", [temperature(0.5), top_k(2)])
-def test_a_token_is_drawn_from_the_filtered_prediction_then_noised(warp):
+@pytest.mark.parametrize("filter", [temperature(0.5), top_k(2)])
+def test_a_token_is_drawn_from_the_filtered_prediction_then_noised(filter):
     """One position alone: d_t(. | x̂) where an atom waits, x̂ where none does; at the atom the
     posterior.
     """
     z, logits = torch.tensor([N, N, 1]), random_logits(3, N, 2)
-    half, p = torch.full((3,), 0.5, dtype=torch.float64), warp(logits).softmax(-1)
+    half, p = torch.full((3,), 0.5, dtype=torch.float64), filter(logits).softmax(-1)
     for process in RESTING:
         epsilon = getattr(process, "epsilon", 0.0)
         rows = slice(None) if process.corrupts else slice(2)
         law = law_of(
-            Alone(Confidence()), process, logits[rows], z[rows], 0 * half[rows], half[rows], warp
+            Alone(Confidence()), process, logits[rows], z[rows], 0 * half[rows], half[rows], filter
         )
         torch.testing.assert_close(
             law[:2, :N], (1 - epsilon) * p[:2] + epsilon / N, rtol=0, atol=1e-12
@@ -162,7 +164,7 @@ def test_a_token_is_drawn_from_the_filtered_prediction_then_noised(warp):
 
 def test_a_very_low_temperature_is_greedy():
     net, process = toy(Absorbing()), Absorbing()
-    a, _ = flat_run(Confidence(), process, net, 50, 5, warp=temperature(1e-6))
+    a, _ = flat_run(Confidence(), process, net, 50, 5, filter=temperature(1e-6))
     assert (a == a[:1]).all(), "every sequence is the same"
 
 

@@ -1,5 +1,7 @@
 """Exact correctors (maths.md 7: 32) and the alternation of predictor and corrector."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from driving import Alone, flat_run
@@ -24,6 +26,7 @@ from textdiff.samplers import (
     PosteriorCorrector,
     PredictorCorrector,
     ReMDM,
+    Step,
 )
 
 N, D = 3, 2
@@ -88,15 +91,14 @@ def test_32_one_visible_site_of_those_that_move_drawn_uniformly(corrector):
     z = torch.tensor([0, N, 1, 2, 2]).expand(B, 5)
     t = torch.tensor([0.5, 0.5, 0.5, 0.0, 0.5]).double().expand(B, 5)
     noise = Noise(2, torch.arange(B))
-    rows = corrector.rows(EpsilonHybrid(0.3), z, t, 0.9 * t, N, noise)
+    step = Step(EpsilonHybrid(0.3), z, t, s=0.9 * t, N=N, noise=noise)
+    rows = corrector.rows(step)
     assert (rows.sum(1) == 1).all()
     assert chi_square(rows.sum(0), B * torch.tensor([1, 0, 1, 0, 1]) / 3) > 1e-4
-    after, times = corrector.step(EpsilonHybrid(0.3), torch.randn(B, N), rows, z, t, 0.9 * t, noise)
+    after, times = corrector.move(step, rows, torch.randn(B, N))
     assert torch.equal(times, t) and torch.equal(after[~rows], z[~rows]) and after.max() <= N
-    assert not corrector.rows(EpsilonHybrid(0.3), torch.full_like(z, N), t, 0 * t, N, noise).any()
-    assert not corrector.rows(EpsilonHybrid(0.3), z, t, t, N, noise).any(), (
-        "nothing moves: nothing is corrected"
-    )
+    assert not corrector.rows(replace(step, z=torch.full_like(z, N), s=0 * t)).any()
+    assert not corrector.rows(step.to(t)).any(), "nothing moves: nothing is corrected"
 
 
 @each_corrector
@@ -116,9 +118,9 @@ def test_32_corrections_mend_what_a_predictor_of_few_steps_draws_together(correc
         now, after = (T - k) / T, (T - 1 - k) / T
         cavity, s = bayes(process, now)[1], torch.full_like(t, after)
         for stage in sampler.stages:
-            noise = Noise(0, torch.arange(B), draws)
-            rows = stage.rows(process, z, t, s, N, noise)
-            z, t = stage.step(process, cavity[z @ index][rows].log(), rows, z, t, s, noise)
+            step = Step(process, z, t, s=s, N=N, noise=Noise(0, torch.arange(B), draws))
+            rows = stage.rows(step)
+            z, t = stage.move(step, rows, cavity[z @ index][rows].log())
             draws += 1
         predict = joint(
             torch.stack(

@@ -16,7 +16,7 @@ from textdiff.process import (
     SmoothEpsilonHybrid,
     Uniform,
 )
-from textdiff.samplers import FirstHitting
+from textdiff.samplers import FirstHitting, Step
 
 N = 3
 PROCESSES = [Absorbing(), EpsilonHybrid(0.3)]
@@ -105,12 +105,10 @@ def test_34_event_times_and_places():
     B, d, n = 40_000, 5, 3
     z = torch.tensor([N, 1, N, 0, N]).expand(B, d)
     t = torch.tensor([0.8, 0.8, 0.8, 0.0, 0.8]).double().expand(B, d)
-    noise = Noise(1, torch.arange(B), 7)
-    rows = FirstHitting().rows(Absorbing(), z, t, torch.zeros_like(t), N, noise)
+    step = Step(Absorbing(), z, t, s=0 * t, N=N, noise=Noise(1, torch.arange(B), 7))
+    rows = FirstHitting().rows(step)
     assert chi_square(rows.sum(0), B * torch.tensor([1, 0, 1, 0, 1]) / 3) > 1e-4
-    _, times = FirstHitting().step(
-        Absorbing(), torch.zeros(B, N), rows, z, t, torch.zeros_like(t), noise
-    )
+    _, times = FirstHitting().move(step, rows, torch.zeros(B, N))
     assert (times[:, 3] == 0).all() and (times[:, [0, 1, 2, 4]] == times[:, :1]).all()
     u = (times[:, 0] / 0.8) ** n
     assert (
@@ -131,13 +129,11 @@ def test_34_rows_of_a_batch_finish_by_themselves():
         torch.tensor([[N, N], [1, N], [1, 2]]),
         torch.tensor([[1.0, 1.0], [0.5, 0.5], [0.3, 0.3]]).double(),
     )
-    noise = Noise(0, torch.arange(3))
     for process, last in ((Absorbing(), [0, 0]), (EpsilonHybrid(0.3), [1, 1])):
-        rows = FirstHitting().rows(process, z, t, torch.zeros_like(t), N, noise)
+        step = Step(process, z, t, s=0 * t, N=N, noise=Noise(0, torch.arange(3)))
+        rows = FirstHitting().rows(step)
         assert rows.sum(1).tolist() == [1, 1, sum(last)] and not rows[1, 0]
-        _, times = FirstHitting().step(
-            process, torch.zeros(int(rows.sum()), N), rows, z, t, torch.zeros_like(t), noise
-        )
+        _, times = FirstHitting().move(step, rows, torch.zeros(int(rows.sum()), N))
         assert (
             (times[0] > 0).all()
             and (times[2] == 0).all()

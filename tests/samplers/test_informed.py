@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from driving import timed
 from enumeration import marginals
 from toys import law_of, name
 
@@ -14,7 +15,7 @@ from textdiff.process import (
     SmoothEpsilonHybrid,
     Uniform,
 )
-from textdiff.samplers import ACS, InformedACS
+from textdiff.samplers import ACS, InformedACS, Step
 from textdiff.samplers.informed import doubt, share
 
 N = 3
@@ -65,8 +66,8 @@ def test_doubt_is_one_minus_the_posterior(process):
     )
     posterior = logits.softmax(-1) * marginals(process, 0.6, N)[z]
     expected = 1 - (posterior / posterior.sum(-1, keepdim=True)).diagonal()
-    t = torch.full((N,), 0.6, dtype=torch.float64)
-    torch.testing.assert_close(doubt(process, logits, z, t), expected, rtol=0, atol=1e-12)
+    step = timed(process, [0.6] * N, [0.3] * N, z)
+    torch.testing.assert_close(doubt(step, step.visible, logits), expected, rtol=0, atol=1e-12)
 
 
 @each_hybrid
@@ -90,14 +91,15 @@ def test_one_token_alone_is_redrawn_as_in_acs(process, s, t):
 def test_redraws_go_where_the_posterior_doubts():
     B, process = 20_000, EpsilonHybrid(0.3)
     z, t = torch.tensor([0, 1, 2, N]).expand(B, 4), torch.full((B, 4), 0.8, dtype=torch.float64)
-    s, noise, sampler = t / 2, Noise(0, torch.arange(B)), InformedACS(eta=0.6)
-    rows = sampler.rows(process, z, t, s, N, noise)
+    step = Step(process, z, t, s=t / 2, N=N, noise=Noise(0, torch.arange(B)))
+    sampler = InformedACS(eta=0.6)
+    rows = sampler.rows(step)
     assert rows[:, :3].all(), "every visible token needs its posterior"
     logits = torch.tensor([[2.0, 0, 0], [0, 0, 0], [0, 0, -3], [0, 0, 0]]).double().expand(B, 4, N)
-    redrawn = sampler.redrawn(process, logits[rows], rows, z, t, s, noise)
-    expected = share(
-        torch.full((1, 3), 0.3).double(), doubt(process, logits[0, :3], z[0, :3], t[0, :3])[None]
-    )[0]
+    redrawn = sampler.redrawn(step, rows, logits[rows])
+    first = timed(process, [0.8] * 3, [0.4] * 3, z[0, :3])
+    doubts = doubt(first, first.visible, logits[0, :3])
+    expected = share(torch.full((1, 3), 0.3).double(), doubts[None])[0]
     assert not redrawn[:, 3].any() and float(expected.sum()) == pytest.approx(0.9)
     assert (redrawn[:, :3].double().mean(0) - expected).abs().max() < 5 * (0.25 / B) ** 0.5
     assert expected[0] < 0.3 < expected[2]
@@ -105,13 +107,14 @@ def test_redraws_go_where_the_posterior_doubts():
 
 def test_at_a_fixed_context_it_settles_at_a_sharper_law():
     """A chain of redraws left with probability λ w(z): p(z)/w(z) is stationary, p is not."""
-    process, t = EpsilonHybrid(0.3), torch.full((N,), 0.6, dtype=torch.float64)
+    process = EpsilonHybrid(0.3)
+    step = timed(process, [0.6] * N, [0.3] * N, torch.arange(N))
     logits = torch.tensor([1.0, 0.3, -1.0]).double().expand(N, N)
     D = marginals(process, 0.6, N)[:N] / 0.4  # [z, x]
     joint = D * logits[0].softmax(0)
     p = joint.sum(1)
     redraw = (joint / p[:, None]) @ D.T
-    w = doubt(process, logits, torch.arange(N), t)
+    w = doubt(step, step.visible, logits)
     leave = 0.5 * w / w.max()
     P = torch.diag(1 - leave) + leave[:, None] * redraw
     nu = p / w / (p / w).sum()

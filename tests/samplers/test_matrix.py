@@ -38,6 +38,7 @@ from textdiff.samplers import (
     PublishedACS,
     ReMDM,
     Sampler,
+    Step,
     temperature,
     top_p,
 )
@@ -86,8 +87,8 @@ def test_36_every_sampler_with_every_process(sampler, process):
         return
     B, d, net = 40, 4, toy(process)
     scored = sampler.prediction == Prediction.LOG_SCORE
-    for warp in [identity] if scored else [identity, temperature(0.5), top_p(0.8)]:
-        z, _ = flat_run(sampler, process, net, B, d, T=5, warp=warp)
+    for filter in [identity] if scored else [identity, temperature(0.5), top_p(0.8)]:
+        z, _ = flat_run(sampler, process, net, B, d, T=5, filter=filter)
         assert z.max() < net.num_tokens and z.min() >= 0
         assert (z != z[:1]).any(), "sequences differ"
 
@@ -113,10 +114,11 @@ def test_what_does_not_move_stays(sampler, process):
     s = torch.tensor([1.0, 0.7, 0.3, 0.3, 0.4, 0.0]).double().expand(B, d)
     z = process.corrupt((noise.positions(t, Stream.ORDER) * N).long(), t, N, noise)
     for stage in sampler.stages:
-        rows = stage.rows(process, z, t, s, N, noise.at(1))
+        step = Step(process, z, t, s=s, N=N, noise=noise.at(1))
+        rows = stage.rows(step)
         assert not rows[:, [0, 1, 4, 5]].any()
         logits = torch.randn(int(rows.sum()), N, generator=torch.Generator().manual_seed(0))
-        after, times = stage.step(process, logits, rows, z, t, s, noise.at(1))
+        after, times = stage.move(step, rows, logits)
         assert torch.equal(after[~rows], z[~rows])
         assert (
             torch.equal(times[:, [0, 1, 4, 5]], t[:, [0, 1, 4, 5]])
@@ -131,11 +133,10 @@ def test_no_step_without_rows_fails():
     for sampler in SAMPLERS:
         for process in (p for p in EVERY if allowed(sampler, p)):
             z, t = torch.tensor([[0, 1]]), torch.zeros(1, 2, dtype=torch.float64)
+            step = Step(process, z, t, s=t, N=3, noise=Noise(0, torch.arange(1)))
             for stage in sampler.stages:
-                rows = stage.rows(process, z, t, t, 3, Noise(0, torch.arange(1)))
-                after, times = stage.step(
-                    process, torch.empty(0, 3), rows, z, t, t, Noise(0, torch.arange(1))
-                )
+                rows = stage.rows(step)
+                after, times = stage.move(step, rows, torch.empty(0, 3))
                 assert not rows.any() and torch.equal(after, z) and torch.equal(times, t)
 
 
@@ -159,9 +160,10 @@ def test_35_a_full_step_draws_rare_tokens_as_often_as_it_should(process: Process
     B, L, t, s = 40, 400, 1.0, 0.75
     before, after = (torch.full((B, L), time, dtype=torch.float64) for time in (t, s))
     z, noise = torch.full((B, L), V), Noise(0, torch.arange(B), 3)
-    rows = Ancestral().rows(process, z, before, after, V, noise)
+    step = Step(process, z, before, s=after, N=V, noise=noise)
+    rows = Ancestral().rows(step)
     logits = RARE.log().expand(int(rows.sum()), V)
-    moved, _ = Ancestral().step(process, logits, rows, z, before, after, noise)
+    moved, _ = Ancestral().move(step, rows, logits)
     law = laws.marginal(process, RARE, torch.tensor(s, dtype=torch.float64))
     expected = torch.tensor([*(law[a:b].sum() for a, b in EDGES.unfold(0, 2, 1)), law[V]])
     assert chi_square(classes(moved.flatten()), B * L * expected) > 1e-4

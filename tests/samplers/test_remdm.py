@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from driving import timed
 from enumeration import marginals
 from toys import law_of, name, plug_in
 
@@ -126,13 +127,13 @@ class Fixed(Remasking):
 
 
 def test_33_a_probability_above_the_bound_is_refused():
-    t, s = torch.tensor([[0.8, 0.5]]).double(), torch.tensor([[0.1, 0.4]]).double()
+    step = timed(Absorbing(), [0.8, 0.5], [0.1, 0.4])
     torch.testing.assert_close(
-        ReMDM(Fixed(0.5)).probability(Absorbing(), t, s)[0, 0], torch.tensor(0.5).double()
+        ReMDM(Fixed(0.5)).probability(step)[0, 0], torch.tensor(0.5).double()
     )
     for value in (0.51, -0.1):
         with pytest.raises(ValueError, match="outside"):
-            ReMDM(Fixed(value)).probability(Absorbing(), t, s)
+            ReMDM(Fixed(value)).probability(step)
     for rule in (Capped, Rescaled):
         for value in (-0.1, 1.1, float("nan")):
             with pytest.raises(ValueError, match="must lie in"):
@@ -140,12 +141,9 @@ def test_33_a_probability_above_the_bound_is_refused():
 
 
 def test_33_times_are_per_position_and_what_waits_is_not_remasked():
-    t, s = (
-        torch.tensor([[0.8, 0.5, 0.5, 0.0]]).double(),
-        torch.tensor([[0.1, 0.5, 0.4, 0.0]]).double(),
-    )
+    step = timed(Absorbing(), [0.8, 0.5, 0.5, 0.0], [0.1, 0.5, 0.4, 0.0])
     expected = torch.tensor([[0.5, 0.0, 0.8, 0.0]]).double()
-    torch.testing.assert_close(ReMDM(Rescaled(1.0)).probability(Absorbing(), t, s), expected)
+    torch.testing.assert_close(ReMDM(Rescaled(1.0)).probability(step), expected)
 
 
 def test_33_undefined_processes_are_refused():

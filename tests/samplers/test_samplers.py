@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from driving import timed
 from enumeration import chi_square, marginals
 from torch import Tensor
 from toys import PROCESSES, law_of, name, plug_in
@@ -21,7 +22,7 @@ from textdiff.process import (
     SmoothEpsilonHybrid,
     Uniform,
 )
-from textdiff.samplers import ACS, Ancestral, PublishedACS, Sampler, temperature
+from textdiff.samplers import ACS, Ancestral, PublishedACS, Sampler, Step, temperature
 
 N = 3
 STEPS = [(0.3, 0.7), (0.0, 0.4), (0.5, 1.0)]  # (s, t)
@@ -98,10 +99,9 @@ def test_28_real_draws_follow_the_law(process, s, t):
         noise = Noise(row, torch.arange(draws))
         state = z[row].expand(draws, 1)
         before, after = (torch.full((draws, 1), time, dtype=torch.float64) for time in (t, s))
-        rows = Ancestral().rows(process, state, before, after, N, noise)
-        moved, _ = Ancestral().step(
-            process, logits[row].expand(int(rows.sum()), N), rows, state, before, after, noise
-        )
+        step = Step(process, state, before, s=after, N=N, noise=noise)
+        rows = Ancestral().rows(step)
+        moved, _ = Ancestral().move(step, rows, logits[row].expand(int(rows.sum()), N))
         expected = plug_in(process, logits[row : row + 1].softmax(-1), z[row : row + 1], s, t)[0]
         counts = torch.bincount(moved[:, 0], minlength=N + 1)
         assert chi_square(counts, expected.where(expected > 1e-15, 0.0) * draws) > 1e-4
@@ -170,14 +170,10 @@ def test_31_eta_zero_is_ancestral(process):
 
 
 def test_31_acs_refuses_what_is_not_defined():
-    process, t, s = (
-        EpsilonHybrid(0.3),
-        torch.tensor([[1.0]]).double(),
-        torch.tensor([[0.9]], dtype=torch.float64),
-    )
+    step = timed(EpsilonHybrid(0.3), [1.0], [0.9])
     with pytest.raises(ValueError, match="exceeds 1"):
-        ACS(eta=1.2).probability(process, t, s)
-    assert float(ACS(eta=1.1).probability(process, t, s)) == pytest.approx(0.99)
+        ACS(eta=1.2).probability(step)
+    assert float(ACS(eta=1.1).probability(step)) == pytest.approx(0.99)
     for sampler in (ACS(eta=0.1), ACS(rate=1.0), PublishedACS()):
         for absorbing in (Absorbing(), EpsilonHybrid(0.0), GammaHybrid(0.0)):
             with pytest.raises(ValueError, match="never wrong"):
@@ -193,8 +189,7 @@ def test_31_eta_above_one_is_judged_at_moving_positions_only():
     """A position that waits at full noise (s = t = 1) is not redrawn: eta = 1.2 is admissible in a
     step from 1 to 1/2.
     """
-    t, s = torch.tensor([[1.0, 1.0]]).double(), torch.tensor([[0.5, 1.0]]).double()
-    e = ACS(eta=1.2).probability(EpsilonHybrid(0.3), t, s)
+    e = ACS(eta=1.2).probability(timed(EpsilonHybrid(0.3), [1.0, 1.0], [0.5, 1.0]))
     torch.testing.assert_close(e, torch.tensor([[0.6, 0.0]], dtype=torch.float64))
 
 
@@ -266,7 +261,7 @@ def test_36_temperature_is_applied_exactly_once(process, T):
     """Ancestral: the step of a network with logits l/T; from MASK to clean that is softmax(l/T)."""
     for s, t in STEPS:
         logits, z, *times = problems(process, s, t)
-        law = law_of(Ancestral(), process, logits, z, *times, warp=temperature(T))
+        law = law_of(Ancestral(), process, logits, z, *times, filter=temperature(T))
         torch.testing.assert_close(
             law, plug_in(process, (logits / T).softmax(-1), z, s, t), rtol=0, atol=1e-12
         )
@@ -289,11 +284,11 @@ def test_36_temperature_of_a_redraw_is_that_of_its_posterior(process, T):
     D = marginals(process, s, N)[:N] / (1 - marginals(process, s, N)[N])
     bridge = plug_in(process, (logits / T).softmax(-1), z, s, t)
     expected = (1 - e) * bridge + e * torch.nn.functional.pad(posterior @ D.T, (0, 1))
-    law = law_of(ACS(eta=0.8), process, logits, z, *times, warp=temperature(T))
+    law = law_of(ACS(eta=0.8), process, logits, z, *times, filter=temperature(T))
     torch.testing.assert_close(law[visible], expected[visible], rtol=0, atol=1e-12)
     torch.testing.assert_close(law[~visible], bridge[~visible], rtol=0, atol=1e-12)
 
-    published = law_of(PublishedACS(1.0), process, logits, z, *times, warp=temperature(T))
+    published = law_of(PublishedACS(1.0), process, logits, z, *times, filter=temperature(T))
     own = torch.nn.functional.one_hot(z, N + 1)[:, :N].double() * math.log(1 + N)
     ratio = float(marginals(process, s, N)[N, 0] / q[N, 0])
     drawn = ((logits + own) / T).softmax(-1)

@@ -33,7 +33,7 @@ SCORED = [
     GammaHybridMaskClock(0.0),
     SmoothEpsilonHybrid(0.3, power=3.0),
 ]
-law_of = partial(law_of_any, warp=identity)
+law_of = partial(law_of_any, filter=identity)
 each_step = pytest.mark.parametrize(("s", "t"), STEPS)
 each_scored = pytest.mark.parametrize("process", SCORED, ids=name)
 
@@ -49,7 +49,7 @@ def random(R: int, seed: int = 0, scale: float = 1.5) -> torch.Tensor:
 
 
 def raw_of(process: Process, xhat: torch.Tensor, z: torch.Tensor, t: float) -> torch.Tensor:
-    """A network's raw outputs (2.5) for the scores q(y | x̂)/q(z | x̂): without log((1-m)/m) - log
+    """A network's raw outputs for the scores q(y | x̂)/q(z | x̂): without log((1-m)/m) - log
     N at MASK.
     """
     m = float(marginals(process, t, N)[N, 0])
@@ -172,4 +172,4 @@ def test_what_is_not_defined_is_refused(sampler):
     for process in SCORED:
         sampler.check(process)
     with pytest.raises(ValueError, match="no meaning there"):
-        flat_run(sampler, GAMMA[1], toy(GAMMA[1]), 2, 2, warp=temperature(0.5))
+        flat_run(sampler, GAMMA[1], toy(GAMMA[1]), 2, 2, filter=temperature(0.5))

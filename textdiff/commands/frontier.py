@@ -5,12 +5,13 @@ plots, one JSON a point.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
 import torch
 
-from ..evaluation import frontier
+from ..evaluation import frontier, sweep
 from ..evaluation.frontier_pictures import pictures
 from ..evaluation.provenance import software
 from ..files import write_json
@@ -23,7 +24,8 @@ from .perplexity import corpus_of
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="textdiff evaluate frontier",
-        description="Sweep runs x samplers x hyperschedules; an interrupted sweep goes on where it stopped.",
+        description="Sweep runs x samplers x hyperschedules; an interrupted sweep goes on where it "
+        "stopped.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -44,33 +46,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def opener(device: str, classes: Sequence[type] = ()) -> Callable[[str], Model]:
+    """Opens a model by its name, once each, on a device; `classes` are the user's own."""
+
+    @cache
+    def opened(run: str) -> Model:
+        return load(run, classes=classes).to(device)
+
+    return opened
+
+
 def main(arguments: list[str]) -> None:
     """`textdiff evaluate frontier FILE.yaml`."""
     options = _parser().parse_args(arguments)
     study = frontier.read(options.file, options.classes)
     folder: Path = options.output or options.file.with_suffix("")
     corpus = corpus_of(study.reference, None, options.classes)
-    found = frontier.stored(study, folder)
-    waiting = [point for point, result in found.items() if result is None]
+    waiting = sum(result is None for result in sweep.stored(study, folder).values())
+    judges = cache(lambda: sweep.open_judges(study, corpus, options.device))
+    opened = opener(options.device, options.classes)
+    total = len(study.points)
+    with progress_bar(total=total, desc="frontier", unit="point") as bar:
 
-    @cache
-    def opened(run: str) -> Model:
-        model = load(run, classes=options.classes)
-        model.network.to(options.device)  # type: ignore[attr-defined]
-        return model
+        def told(point: frontier.Point) -> None:
+            bar.set_postfix_str(point.name)
 
-    if waiting:
-        judges = frontier.open_judges(study, corpus, options.device)
-        with progress_bar(
-            total=len(found), initial=len(found) - len(waiting), desc="frontier", unit="point"
-        ) as bar:
-            for point in waiting:
-                bar.set_postfix_str(point.name)
-                drawn = frontier.samples(study, point, folder, opened)
-                found[point] = frontier.measure(study, point, folder, drawn, judges)
-                bar.update()
-    results = [result for result in found.values() if result is not None]
-    rows, human = [frontier.row(result) for result in results], frontier.human_row(results[0])
+        if waiting:
+            judges()  # whatever is wrong with them is said before anything is drawn
+        results = []
+        for result in sweep.sweep(study, folder, judges, opened, told):
+            results.append(result)
+            bar.update()
+    rows = [frontier.row(result) for result in results]
+    human = frontier.human_row(results[0])
     reference = {**corpus.provenance(study.split), "split": study.split}
     write_json(
         folder / "frontier.json",

@@ -72,7 +72,8 @@ def cavity_logits(logits: Tensor, z: Tensor, epsilon: float) -> Tensor:
 
 
 def log_score(raw: Tensor, z: Tensor, mask: Tensor) -> Tensor:
-    """A network's raw outputs -> log-scores log p_t(y)/p_t(z) over the N ordinary tokens (2.5).
+    """A network's raw outputs -> log-scores log p_t(y)/p_t(z) over the N ordinary tokens
+    (`maths.md` 2.5).
 
     Adds the level's scale, log((1-m)/m) - log N at MASK and 0 at visible tokens, and fixes the
     self-score to 1. raw [..., N]; z, m [...].

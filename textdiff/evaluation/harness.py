@@ -197,7 +197,13 @@ def greedy(model: Model, question: Question, seed: int = 0) -> bool:
     noise = Noise(seed, torch.tensor([question.number], device=model.device))
     cold = filters.temperature(GREEDY)
     done = denoise(
-        model.network, model.process, model.hyperschedule, Ancestral(), noise, given, cold
+        model.network,
+        model.process,
+        model.hyperschedule,
+        Ancestral(),
+        noise,
+        ids=given,
+        filter=cold,
     )
     return tuple(done.ids[0, len(question.context) :].tolist()) == question.continuation
 

@@ -17,8 +17,7 @@ from ..generation.engine import denoise
 from ..hyperschedule import Hyperschedule
 from ..model.model import Model
 from ..noise import Noise
-from ..process import Process
-from ..samplers import Filter, Sampler
+from ..samplers import Filter, Sampler, Step
 from ..samplers.filters import identity
 from . import ranks
 
@@ -31,35 +30,23 @@ class _Greedy(Sampler):
     Autoregression: the argmax of each token in turn. No draw is made and no bound describes it.
     """
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
+    def rows(self, step: Step) -> Tensor:
         """Every free token of the window."""
-        return t > s
+        return step.moving
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
         """Fill them; the others stay as they are."""
-        best, token = warp(logits).double().log_softmax(-1).max(-1)
-        certainty = torch.full(
-            z.shape, -math.inf, dtype=torch.float64, device=z.device
-        ).masked_scatter(rows, best)
+        best, token = filter(logits, step.where(rows)).double().log_softmax(-1).max(-1)
+        certainty = torch.full_like(step.t, -math.inf, dtype=torch.float64)
+        certainty = certainty.masked_scatter(rows, best)
         # Rounding errors depend on the batch: of what agrees to four decimals the left one is
         # taken.
         first = certainty.mul(1e4).round().argsort(dim=-1, descending=True, stable=True)[:, :1]
-        filled = rows & (torch.zeros_like(rows).scatter(-1, first, True) | (s == 0))
-        return torch.where(filled, z.masked_scatter(rows, token), z), torch.where(
-            filled, 0.0, torch.where(rows, s, t)
-        )
+        filled = rows & (torch.zeros_like(rows).scatter(-1, first, True) | (step.s == 0))
+        z = torch.where(filled, step.z.masked_scatter(rows, token), step.z)
+        return z, torch.where(filled, 0.0, torch.where(rows, step.s, step.t))
 
 
 @dataclass(frozen=True)

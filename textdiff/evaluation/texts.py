@@ -13,6 +13,7 @@ from ..data.corpora import Corpus
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from ..model.model import Model
+from ..model.source import Source
 from ..samplers import Ancestral, Sampler
 from .judge import Judge
 from .provenance import provenance
@@ -51,7 +52,7 @@ def read(path: Path) -> list[str]:
 
 def draw(
     model: Model,
-    run: Path,
+    run: str | Path | Source,
     num_samples: int,
     length: int | None,
     hyperschedule: Hyperschedule | None,

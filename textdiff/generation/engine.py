@@ -21,7 +21,7 @@ from ..hyperschedule import Hyperschedule
 from ..hyperschedule.plan import constants
 from ..noise import Noise
 from ..process import Process
-from ..samplers import Filter, Sampler
+from ..samplers import Filter, Sampler, Step
 from ..samplers.filters import identity
 from .state import Denoised, State, _Batch, _confidence
 
@@ -52,7 +52,7 @@ class _Loop:
     schedule: Hyperschedule
     sampler: Sampler
     noise: Noise
-    warp: Filter
+    filter: Filter
     confidence: bool
     batch: _Batch
 
@@ -88,16 +88,18 @@ class _Loop:
         return hidden
 
     def advance(
-        self, stage: Sampler, k: int, step: int, place: Tensor, goal: Tensor | None
+        self, stage: Sampler, k: int, number: int, place: Tensor, goal: Tensor | None
     ) -> State | None:
         """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own); None if
         that took no network call.
         """
         batch, N = self.batch, self.network.num_tokens
-        z, t = batch.of(batch.z)[:, place], batch.of(batch.t)[:, place]
+        ids, t = batch.of(batch.z), batch.of(batch.t)[:, place]
+        z = ids[:, place]
         s = torch.zeros_like(t) if goal is None else torch.minimum(t, goal.to(t))
-        draws = replace(self.noise, example=batch.of(self.noise.example), step=step, place=place)
-        rows = stage.rows(self.process, z, t, s, N, draws)
+        draws = replace(self.noise, example=batch.of(self.noise.example), step=number, place=place)
+        step = Step(self.process, z, t, s=s, N=N, noise=draws, ids=ids)
+        rows = stage.rows(step)
         logits, called = torch.empty(0, N, device=z.device), bool(rows.any())
         if called:
             logits = to_cavity(
@@ -105,7 +107,7 @@ class _Loop:
             )
             batch.calls, batch.head_rows = batch.calls + 1, batch.head_rows + len(logits)
             batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
-        z, t = stage.step(self.process, logits, rows, z, t, s, draws, self.warp)
+        z, t = stage.move(step, rows, logits, self.filter)
         batch.put(batch.z, place, z)
         batch.put(batch.t, place, t)
         if not called:
@@ -136,8 +138,9 @@ def denoise(
     schedule: Hyperschedule,
     sampler: Sampler,
     noise: Noise,
-    given: Tensor,
-    warp: Filter = identity,
+    ids: Tensor,
+    *,
+    filter: Filter = identity,
     on_call: Callable[[State], None] | None = None,
     use_cache: bool = False,
     end: Tensor | None = None,
@@ -155,8 +158,8 @@ def denoise(
         schedule: the hyperschedule; call k takes position i from τ_k(i) to τ_{k+1}(i).
         sampler: how a token takes that step.
         noise: names the draws of each row.
-        given: [B, L] token ids, N where a token is to be drawn.
-        warp: filter on the logits of the distribution that is drawn.
+        ids: [B, L] token ids, N where a token is to be drawn.
+        filter: on the logits of the distribution that is drawn.
         on_call: called with the noise at the beginning, after every network call, and at the end,
             when the last tokens may have settled without one.
         use_cache: keep the keys and values of settled tokens; same law, fewer rows.
@@ -169,23 +172,23 @@ def denoise(
         ValueError: if the sampler is not defined for the process and schedule, or network and
             schedule do not go together.
     """
-    N, L, device = network.num_tokens, given.shape[-1], given.device
+    N, L, device = network.num_tokens, ids.shape[-1], ids.device
     check_sampler(sampler, process, schedule, L)
     if end is not None and not constants(schedule, L, device).left_to_right:
         raise ValueError(
             f"sequences of different lengths need a hyperschedule from left to right, not {schedule}: draw them apart"
         )
-    turn, free = settling(schedule, L, device), given == N
+    turn, free = settling(schedule, L, device), ids == N
     cache = (
         Cache(L + 1) if use_cache and not schedule.flat(L) else None
     )  # a flat window has no context
     if cache is not None:
         check_cache(network, schedule, L)
-    z = torch.where(free, process.prior(given.shape, N, noise.at(-1)), given)
+    z = torch.where(free, process.prior(ids.shape, N, noise.at(-1)), ids)
     batch = _Batch(
         z, free.double(), free, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device)
     )
-    loop = _Loop(network, process, schedule, sampler, noise, warp, confidence, batch)
+    loop = _Loop(network, process, schedule, sampler, noise, filter, confidence, batch)
     tell = on_call or (lambda state: None)
     tell(loop.state())
     wanted = free.any(0)[turn.position].tolist()

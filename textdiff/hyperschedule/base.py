@@ -1,7 +1,7 @@
 """Hyperschedules: which position is at which noise level at which network call.
 
 A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per position
-(`design.md`):
+(`maths.md` 3.1):
 
     τ_k(i) = clip(T + s(i) - k, 0, T),     k = 0..K,     K = T + max s
 

@@ -172,7 +172,7 @@ class Model:
         """
         config = (generation_config or self.generation_config).but(**options)
         self._check(config)
-        schedule, warp = config.schedule(self.hyperschedule), config.filter()
+        schedule, filter = config.schedule(self.hyperschedule), config.filter()
         given = [
             row
             for row in self._requests(prompts, suffix, config)
@@ -204,13 +204,13 @@ class Model:
                     schedule,
                     config.sampler,
                     Noise(key, first + torch.tensor(rows, device=self.device)),
-                    batch.to(self.device),
-                    warp,
-                    watch,
-                    config.use_cache,
-                    torch.tensor(end, device=self.device) if len(set(end)) > 1 else None,
-                    config.eos_token_id,
-                    config.output_trajectory,
+                    ids=batch.to(self.device),
+                    filter=filter,
+                    on_call=watch,
+                    use_cache=config.use_cache,
+                    end=torch.tensor(end, device=self.device) if len(set(end)) > 1 else None,
+                    eos=config.eos_token_id,
+                    confidence=config.output_trajectory,
                 )
                 body_rows, head_rows = body_rows + done.body_rows, head_rows + done.head_rows
                 for place, row in enumerate(rows):

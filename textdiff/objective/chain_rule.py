@@ -39,7 +39,8 @@ def order_nats(
     """-log p(x) along one random order σ in each group of the schedule, exactly, in as many calls
     as a group has tokens.
 
-        -log p_σ(x) = -Σ_l log p(x^σ(l) | x^σ(<l)),     E_σ[-log p_σ(x)] = the continuous NELBO of masking (5.6), (4.6)
+        -log p_σ(x) = -Σ_l log p(x^σ(l) | x^σ(<l))
+        E_σ[-log p_σ(x)] = the continuous NELBO of masking             (`maths.md` 5.6, (4.6))
 
     A token is revealed where l of its group are masked, itself one of them; t = l/d is that place
     in the order.

@@ -130,7 +130,7 @@ def _k(a: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class ScoreEntropy(Objective):
     """Exact score entropy for log-score networks: the NELBO of any process without leak, per unit
-    of t (2.5), (2.9).
+    of t (`maths.md` 2.5, (2.9)).
 
     SE = Σ_{y≠z} R(y -> z) (s_y - r_y log s_y + K(r_y)),     r_y = q(y | x)/q(z | x),  K(a) = a (log a - 1)
     """

@@ -5,11 +5,11 @@ states the law it draws from.
 from .acs import ACS, PublishedACS
 from .analytic import Analytic
 from .ancestral import Ancestral
-from .base import Sampler
+from .base import Sampler, Step
 from .confidence import Confidence
 from .corrector import GibbsCorrector, PosteriorCorrector, PredictorCorrector
 from .euler import Euler
-from .filters import Filter, banned, compose, min_p, temperature, top_k, top_p
+from .filters import Filter, Where, banned, compose, min_p, temperature, top_k, top_p
 from .first_hitting import FirstHitting
 from .informed import InformedACS
 from .remdm import Capped, Remasking, ReMDM, Rescaled
@@ -41,7 +41,9 @@ __all__ = [
     "Sampler",
     "Score",
     "Selection",
+    "Step",
     "Threshold",
+    "Where",
     "banned",
     "compose",
     "min_p",

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..denoiser.prediction import add_at_own, own_token_shift, posterior_logits
-from ..noise import Noise, Stream, categorical
+from ..noise import Stream, categorical
 from ..process import Process
 from .ancestral import Ancestral
-from .base import Sampler, draw_visible, reverse_step, unmasks
+from .base import Sampler, Step, ancestral_step, draw_visible, unmasked
 from .filters import Filter, identity
 
 
@@ -19,9 +19,15 @@ def refuse_absorbing(sampler: Sampler, process: Process) -> None:
     """Raise a ValueError for noise under which a visible token is never wrong."""
     if not process.corrupts:
         raise ValueError(
-            f"{sampler} redraws visible tokens, but under {process} a visible token is never wrong, so a network learns nothing "
-            "there: use Ancestral, or train with a hybrid process"
+            f"{sampler} redraws visible tokens, but under {process} a visible token is never wrong"
+            ", so a network learns nothing there: use Ancestral, or train with a hybrid process"
         )
+
+
+def posterior(step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+    """Cavity logits [R, N] of visible tokens -> those of P(x | z_t) (2.3), [R, N]."""
+    clock = step.before
+    return posterior_logits(logits, step.z[rows], clock.log_keep[rows], clock.log_corrupt[rows])
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +55,8 @@ class ACS(Ancestral):
     def __post_init__(self) -> None:
         if (self.eta is None) == (self.rate is None):
             raise ValueError(
-                "ACS takes either eta, a share of m_s/m_t such as 0.01, or rate, corrections per token such as 1.0"
+                "ACS takes either eta, a share of m_s/m_t such as 0.01, or rate, corrections per "
+                "token such as 1.0"
             )
         value = self.eta if self.eta is not None else self.rate
         if not value >= 0:
@@ -63,73 +70,53 @@ class ACS(Ancestral):
         refuse_absorbing(self, process)
         if process.leaks:
             raise ValueError(
-                f"{self} keeps the marginals of processes without leak, not of {process}: use Ancestral"
+                f"{self} keeps the marginals of processes without leak, not of {process}: "
+                "use Ancestral"
             )
         if self.eta is not None and not process.masks:
             raise ValueError(f"eta scales m_s/m_t, and {process} never masks: use ACS(rate=...)")
 
-    def probability(self, process: Process, t: Tensor, s: Tensor) -> Tensor:
-        """e, the probability of a redraw in the step t -> s, in [0, 1]; t, s [...] (0 where t = s).
+    def probability(self, step: Step) -> Tensor:
+        """e, the probability of a redraw in the step, [B, W] in [0, 1] (0 where t = s).
 
         Raises:
             ValueError: where eta m_s/m_t > 1.
         """
-        if process.masks:
-            ratio = process.clock(s).mask / process.clock(t).mask.clamp_min(1e-300)
-        else:
-            ratio = s / t.clamp_min(1e-300)
-        e = ratio * (self.eta if self.eta is not None else -torch.expm1(-self.rate * (t - s)))
-        e = torch.where(t > s, e, 0.0)
+        masks = step.process.masks
+        ratio = step.over_mask(step.after.mask) if masks else step.s / step.t
+        share = self.eta
+        if share is None:
+            share = -torch.expm1(-self.rate * (step.t - step.s))
+        e = torch.where(step.moving, ratio * share, 0.0)
         if e.numel() and e.max() > 1:
+            most = float(e.max())
             raise ValueError(
-                f"eta m_s/m_t = {float(e.max()):g} exceeds 1 in a step: choose eta <= {self.eta / float(e.max()):g}"
+                f"eta m_s/m_t = {most:g} exceeds 1 in a step: choose eta <= {self.eta / most:g}"
             )
         return e
 
-    def redrawn(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-    ) -> Tensor:
-        """Which visible tokens are redrawn, [B, L] bool, all among `rows`."""
-        return (z < logits.shape[-1]) & (
-            noise.positions(z, Stream.CORRECT) < self.probability(process, t, s)
-        )
+    def candidates(self, step: Step) -> Tensor:
+        """The visible tokens whose logits a redraw may need, [B, W] bool: here those redrawn."""
+        return step.visible & (step.draw(Stream.CORRECT) < self.probability(step))
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        redrawn = (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
-        return super().rows(process, z, t, s, N, noise) | redrawn
+    def redrawn(self, step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+        """Which visible tokens are redrawn, [B, W] bool, all among `rows`."""
+        return self.candidates(step)
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def rows(self, step: Step) -> Tensor:
+        return super().rows(step) | self.candidates(step)
+
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        redrawn = self.redrawn(process, logits, rows, z, t, s, noise)
+        redrawn = self.redrawn(step, rows, logits)
         others = rows & ~redrawn
-        y = z.masked_scatter(
-            others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise)
-        )
+        y = ancestral_step(step, others, logits[others[rows]], filter)
         if redrawn.any():
-            clock = process.clock(t[redrawn])
-            posterior = posterior_logits(
-                logits[redrawn[rows]], z[redrawn], clock.log_keep, clock.log_corrupt
-            )
-            y = y.masked_scatter(redrawn, draw_visible(process, warp(posterior), s, noise, redrawn))
-        return y, s
+            doubted = posterior(step, redrawn, logits[redrawn[rows]])
+            fresh = draw_visible(step, redrawn, filter(doubted, step.where(redrawn)))
+            y = y.masked_scatter(redrawn, fresh)
+        return y, step.s
 
 
 @dataclass(frozen=True)
@@ -157,27 +144,18 @@ class PublishedACS(Sampler):
         refuse_absorbing(self, process)
         if not process.masks or process.leaks:
             raise ValueError(
-                f"the published ACS is defined for MASK-and-uniform noise without leak, not for {process}: use ACS(rate=...)"
+                f"the published ACS is defined for MASK-and-uniform noise without leak, not for "
+                f"{process}: use ACS(rate=...)"
             )
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        ratio = process.clock(s).mask / process.clock(t).mask.clamp_min(1e-300)
-        redrawn = (z < N) & (t > s) & (noise.positions(z, Stream.CORRECT) < self.eta * ratio)
-        return unmasks(process, z, t, s, N, noise) | redrawn
+    def rows(self, step: Step) -> Tensor:
+        e = self.eta * step.over_mask(step.after.mask)
+        redrawn = step.visible & step.moving & (step.draw(Stream.CORRECT) < e)
+        return unmasked(step) | redrawn
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        published = add_at_own(logits.double(), z[rows], own_token_shift(0.5, logits.shape[-1]))
-        y = categorical(warp(published), noise.positions(rows, Stream.TOKEN)[rows])
-        return z.masked_scatter(rows, y), s
+        published = add_at_own(logits.double(), step.z[rows], own_token_shift(0.5, step.N))
+        drawn = categorical(filter(published, step.where(rows)), step.draw(Stream.TOKEN)[rows])
+        return step.z.masked_scatter(rows, drawn), step.s

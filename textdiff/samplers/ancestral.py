@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..noise import Noise
-from ..process import Process
-from .base import Sampler, reverse_step, unmasks
+from .base import Sampler, Step, ancestral_step, unmasked
 from .filters import Filter, identity
 
 
@@ -22,23 +20,12 @@ class Ancestral(Sampler):
     model itself factorises. Defined for every process.
     """
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        chosen = unmasks(process, z, t, s, N, noise)
-        if not process.corrupts:
-            return chosen
-        return chosen | ((z < N) & (t > s) & process.moves(s, t))
+    def rows(self, step: Step) -> Tensor:
+        if not step.process.corrupts:
+            return unmasked(step)
+        return unmasked(step) | (step.visible & step.loose)
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        return z.masked_scatter(rows, reverse_step(process, warp(logits), rows, z, t, s, noise)), s
+        return ancestral_step(step, rows, logits, filter), step.s

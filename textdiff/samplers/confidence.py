@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..noise import Noise, Stream, categorical
+from ..noise import Stream, categorical
 from ..process import Process
-from .base import Sampler, refuse_moving, reverse_step
+from .base import Sampler, Step, ancestral_step, refuse_moving
 from .filters import Filter, identity
 from .score import Probability, Score
 from .selection import Count, Selection
@@ -37,43 +37,35 @@ class Confidence(Sampler):
     def check(self, process: Process) -> None:
         refuse_moving(self, process)
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        masked = (z == N) & (t > s)
-        return torch.where(
-            masked.any(-1, keepdim=True), masked, (t > s) & process.corrupts
-        )  # none masked: the atom
+    def rows(self, step: Step) -> Tensor:
+        masked = step.masked & step.moving
+        atom = step.moving & step.process.corrupts  # once none is masked
+        return torch.where(masked.any(-1, keepdim=True), masked, atom)
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        N = logits.shape[-1]
-        masked = rows & (z == N)
+        masked = rows & step.masked
         at_masked = logits[masked[rows]]
-        drawn = categorical(warp(at_masked), noise.positions(z, Stream.TOKEN)[masked])
-        score = torch.full_like(t, -torch.inf).masked_scatter(
-            masked, self.score(at_masked, drawn).to(t)
-        )
+        law = filter(at_masked, step.where(masked))
+        drawn = categorical(law, step.draw(Stream.TOKEN)[masked])
+        score = torch.full_like(step.t, -torch.inf)
+        score = score.masked_scatter(masked, self.score(at_masked, drawn).to(score))
         chosen = self.select(score, masked, at_masked)
-        left, moving = (masked & ~chosen).sum(-1, keepdim=True), t > s
-        share = left.double() / moving.sum(-1, keepdim=True).clamp_min(1)
-        waits = (left == 0) & masked.any(-1, keepdim=True) & process.corrupts  # for the atom
-        times = torch.where(moving & ~waits, torch.minimum(t, share), t)
-        y = torch.where(
-            chosen, process.shuffle(z.masked_scatter(masked, drawn), times, N, noise), z
-        )
+        times = self._times(step, masked, chosen)
+        filled = step.z.masked_scatter(masked, drawn)
+        y = torch.where(chosen, step.process.shuffle(filled, times, step.N, step.noise), step.z)
         last = rows & ~masked
         if last.any():
-            y = y.masked_scatter(
-                last, reverse_step(process, warp(logits[last[rows]]), last, z, t, times, noise)
-            )
+            ended = ancestral_step(step.to(times), last, logits[last[rows]], filter)
+            y = torch.where(last, ended, y)
         return y, times
+
+    def _times(self, step: Step, masked: Tensor, chosen: Tensor) -> Tensor:
+        """The share of each group that is still masked, [B, W]; t stands while it waits for the
+        atom alone.
+        """
+        left = (masked & ~chosen).sum(-1, keepdim=True)
+        share = left.double() / step.moving.sum(-1, keepdim=True).clamp_min(1)
+        waits = (left == 0) & masked.any(-1, keepdim=True) & step.process.corrupts
+        return torch.where(step.moving & ~waits, torch.minimum(step.t, share), step.t)

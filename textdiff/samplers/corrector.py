@@ -8,12 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..denoiser.prediction import posterior_logits
-from ..noise import Noise, Stream
+from ..noise import Stream
 from ..process import Process
-from .acs import refuse_absorbing
+from .acs import posterior, refuse_absorbing
 from .ancestral import Ancestral
-from .base import Sampler, draw_visible
+from .base import Sampler, Step, draw_visible
 from .filters import Filter, identity
 
 
@@ -32,30 +31,21 @@ class GibbsCorrector(Sampler):
     def check(self, process: Process) -> None:
         refuse_absorbing(self, process)
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        place = torch.where((z < N) & (t > s), noise.positions(z, Stream.ORDER), 0.0)
+    def rows(self, step: Step) -> Tensor:
+        place = torch.where(step.visible & step.moving, step.draw(Stream.ORDER), 0.0)
         highest = place.amax(-1, keepdim=True)
         return (place == highest) & (highest > 0)
 
-    def target(self, process: Process, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        """Logits [R, N] of the clean token before it is noised again; z, t [R]."""
+    def target(self, step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+        """Logits [R, N] of the clean token before it is noised again, from cavity logits."""
         return logits
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        target = warp(self.target(process, logits, z[rows], t[rows]))
-        return z.masked_scatter(rows, draw_visible(process, target, t, noise, rows)), t
+        target = filter(self.target(step, rows, logits), step.where(rows))
+        fresh = draw_visible(step.to(step.t), rows, target)
+        return step.z.masked_scatter(rows, fresh), step.t
 
 
 @dataclass(frozen=True)
@@ -67,9 +57,8 @@ class PosteriorCorrector(GibbsCorrector):
     where little noise is left x is mostly z^i itself.
     """
 
-    def target(self, process: Process, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
-        clock = process.clock(t)
-        return posterior_logits(logits, z, clock.log_keep, clock.log_corrupt)
+    def target(self, step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+        return posterior(step, rows, logits)
 
 
 @dataclass(frozen=True)
@@ -93,11 +82,13 @@ class PredictorCorrector(Sampler):
             )
         if not (isinstance(self.corrections, int) and self.corrections >= 1):
             raise ValueError(
-                f"corrections must be an integer >= 1, got {self.corrections!r}: without any, use the predictor"
+                f"corrections must be an integer >= 1, got {self.corrections!r}: "
+                "without any, use the predictor"
             )
         if self.predictor.prediction != self.corrector.prediction:
             raise ValueError(
-                f"{self.predictor} reads log-scores and {self.corrector} cavity logits: no network predicts both"
+                f"{self.predictor} reads log-scores and {self.corrector} cavity logits: "
+                "no network predicts both"
             )
 
     @property

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..process import Process
 from ..process.base import inside
 from .analytic import Analytic
+from .base import Step
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,15 @@ class Euler(Analytic):
     finite T. Filters are refused.
     """
 
-    def moves(
-        self, process: Process, scores: Tensor, z: Tensor, t: Tensor, s: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        N, now = scores.shape[-1], inside(t)
-        clock, masked = process.clock(now), (z == N).unsqueeze(-1)
-        rate = torch.where(
-            z == N, clock.mask_rate / clock.mask.clamp_min(1e-300), process.rates(now).uniform / N
-        )
-        own = z.clamp(max=N - 1).unsqueeze(-1)
-        away = ((t - s) * rate).unsqueeze(-1) * torch.where(
-            masked, scores, scores.scatter(-1, own, 0.0)
-        )
+    def moves(self, step: Step, rows: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+        now = replace(step, t=inside(step.t))
+        unmasking = now.over_mask(now.before.mask_rate)
+        rate = torch.where(step.masked, unmasking, step.process.rates(now.t).uniform / step.N)
+        own = step.z[rows].clamp(max=step.N - 1).unsqueeze(-1)
+        elsewhere = scores.scatter(-1, own, 0.0)
+        elsewhere = torch.where(step.masked[rows].unsqueeze(-1), scores, elsewhere)
+        away = ((step.t - step.s) * rate)[rows].unsqueeze(-1) * elsewhere
         stay = (1 - away.sum(-1)).clamp_min(0.0)
-        last = s == 0
-        exact, kept = super().moves(process, scores, z, t, s)
+        last = step.s[rows] == 0
+        exact, kept = super().moves(step, rows, scores)
         return torch.where(last.unsqueeze(-1), exact, away), torch.where(last, kept, stay)

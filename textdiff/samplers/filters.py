@@ -1,31 +1,67 @@
 """Logit filters: pure functions on the logits of the distribution over clean tokens that a sampler
 draws from.
 
-A filter maps logits [..., N] to logits [..., N] and removes a token with -inf. What it does to a
-sampler's law is the sampler's
-affair: the ancestral step becomes that of a network with the filtered logits, a redraw has its
-posterior filtered. Tokens with equal logits are kept or removed together, so nothing depends on how
-a sort breaks ties.
+A filter maps logits [R, N] to logits [R, N] and removes a token with -inf; it is told which rows of
+which sequences these are (`Where`), and those here have no need of it. What it does to a sampler's
+law is the sampler's affair: the ancestral step becomes that of a network with the filtered logits,
+a redraw has its posterior filtered. Tokens with equal logits are kept or removed together, so
+nothing depends on how a sort breaks ties.
+
+    >>> top_k(2)(torch.tensor([[3.0, 1.0, 2.0]])).tolist()
+    [[3.0, -inf, 2.0]]
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
 
-Filter = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True, eq=False)
+class Where:
+    """Which rows of a window the logits [R, N] of a filter belong to.
+
+        >>> rows = torch.tensor([[True, False], [True, True]])
+        >>> where = Where(rows, place=torch.tensor([4, 5]), ids=torch.zeros(2, 6).long())
+        >>> where.sequence.tolist(), where.position.tolist()
+        ([0, 1, 1], [4, 4, 5])
+
+    Args:
+        rows: [B, W] bool, R of them true, in this order.
+        place: [W] positions of the columns in their sequence; None: 0..W-1.
+        ids: [B, L] the whole sequences before the step, N = MASK.
+    """
+
+    rows: Tensor
+    place: Tensor | None
+    ids: Tensor
+
+    @cached_property
+    def sequence(self) -> Tensor:
+        """[R] int64: row r belongs to the sequence ids[sequence[r]]."""
+        return self.rows.nonzero()[:, 0]
+
+    @cached_property
+    def position(self) -> Tensor:
+        """[R] int64: its position there."""
+        column = self.rows.nonzero()[:, 1]
+        return column if self.place is None else self.place[column]
 
 
-def identity(logits: Tensor) -> Tensor:
+Filter = Callable[[Tensor, Where], Tensor]
+
+
+def identity(logits: Tensor, where: Where | None = None) -> Tensor:
     """No filter: the law of the model."""
     return logits
 
 
-def _divide(logits: Tensor, by: float) -> Tensor:
+def _divide(logits: Tensor, where: Where | None = None, *, by: float) -> Tensor:
     return logits.double() / by
 
 
@@ -37,7 +73,8 @@ def temperature(value: float) -> Filter:
     """
     if not (isinstance(value, int | float) and value >= 1e-12):  # less would overflow
         raise ValueError(
-            f"temperature must be > 0 (1e-12 at least), got {value!r}: for greedy choices use a small one, such as 1e-4"
+            f"temperature must be > 0 (1e-12 at least), got {value!r}: "
+            "for greedy choices use a small one, such as 1e-4"
         )
     return identity if value == 1 else partial(_divide, by=value)
 
@@ -47,7 +84,7 @@ def _keep(logits: Tensor, least: Tensor) -> Tensor:
     return logits.masked_fill(logits < least, -math.inf)
 
 
-def _top_k(logits: Tensor, k: int) -> Tensor:
+def _top_k(logits: Tensor, where: Where | None = None, *, k: int) -> Tensor:
     return _keep(logits, logits.topk(min(k, logits.shape[-1]), -1).values[..., -1:])
 
 
@@ -62,12 +99,12 @@ def top_k(k: int) -> Filter:
     return partial(_top_k, k=k)
 
 
-def _top_p(logits: Tensor, p: float) -> Tensor:
-    N, total = logits.shape[-1], logits.double().logsumexp(-1, keepdim=True)
+def _top_p(logits: Tensor, where: Where | None = None, *, p: float) -> Tensor:
+    N = logits.shape[-1]
+    total = logits.double().logsumexp(-1, keepdim=True)
     size = min(N, 512)
-    while (
-        True
-    ):  # the largest first: a few hundred mostly hold p, and sorting all is many times slower
+    # The largest first: a few hundred mostly hold p, and sorting all is many times slower.
+    while True:
         largest = logits.topk(size, -1).values
         mass = (largest.double() - total).exp().cumsum(-1)
         if size == N or bool((mass[..., -1] >= p).all()):
@@ -89,7 +126,7 @@ def top_p(p: float) -> Filter:
     return identity if p == 1 else partial(_top_p, p=p)
 
 
-def _min_p(logits: Tensor, p: float) -> Tensor:
+def _min_p(logits: Tensor, where: Where | None = None, *, p: float) -> Tensor:
     logits = logits.double()
     return _keep(logits, logits.amax(-1, keepdim=True) + math.log(p))
 
@@ -107,7 +144,7 @@ def min_p(p: float) -> Filter:
     return identity if p == 0 else partial(_min_p, p=p)
 
 
-def _ban(logits: Tensor, tokens: tuple[int, ...]) -> Tensor:
+def _ban(logits: Tensor, where: Where | None = None, *, tokens: tuple[int, ...]) -> Tensor:
     N = logits.shape[-1]
     if max(tokens) >= N:
         raise ValueError(
@@ -133,9 +170,9 @@ def banned(*tokens: int) -> Filter:
     return partial(_ban, tokens=tokens) if tokens else identity
 
 
-def _in_turn(logits: Tensor, filters: tuple[Filter, ...]) -> Tensor:
+def _in_turn(logits: Tensor, where: Where | None = None, *, filters: tuple[Filter, ...]) -> Tensor:
     for each in filters:
-        logits = each(logits)
+        logits = each(logits, where)  # type: ignore[arg-type]
     return logits
 
 
@@ -149,9 +186,10 @@ def compose(*filters: Filter) -> Filter:
     return partial(_in_turn, filters=used)
 
 
-def refuse_filters(sampler: object, warp: Filter) -> None:
+def refuse_filters(sampler: object, filter: Filter) -> None:
     """Raise a ValueError for a sampler that draws no distribution over clean tokens."""
-    if warp is not identity:
+    if filter is not identity:
         raise ValueError(
-            f"{sampler} draws from ratios of noisy marginals: temperature and other filters have no meaning there"
+            f"{sampler} draws from ratios of noisy marginals: temperature and other filters have "
+            "no meaning there"
         )

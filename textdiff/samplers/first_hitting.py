@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..noise import Noise, Stream
+from ..noise import Stream
 from ..process import Process
-from .base import Sampler, refuse_moving, reverse_step
+from .base import Sampler, Step, ancestral_step, refuse_moving
 from .filters import Filter, identity
 
 
@@ -36,37 +36,26 @@ class FirstHitting(Sampler):
         refuse_moving(self, process)
         if process.needs_time:
             raise ValueError(
-                f"{self} is exact for networks that do not see the time, which {process} has: use Ancestral, or train with "
-                "Absorbing or EpsilonHybrid"
+                f"{self} is exact for networks that do not see the time, which {process} has: "
+                "use Ancestral, or train with Absorbing or EpsilonHybrid"
             )
 
-    def _events(self, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise) -> Tensor:
-        """U_i where a token waits for its event, else 0."""
-        return torch.where((z == N) & (t > s), noise.positions(z, Stream.ORDER), 0.0)
+    def _events(self, step: Step) -> Tensor:
+        """U_i where a token waits for its event, else 0; [B, W]."""
+        return torch.where(step.masked & step.moving, step.draw(Stream.ORDER), 0.0)
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        events = self._events(z, t, s, N, noise)
+    def rows(self, step: Step) -> Tensor:
+        events = self._events(step)
         latest = events.amax(-1, keepdim=True)
-        return torch.where(
-            latest > 0, events == latest, (t > s) & process.corrupts
-        )  # no event left: the atom
+        atom = step.moving & step.process.corrupts  # once no event is left
+        return torch.where(latest > 0, events == latest, atom)
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        events = self._events(z, t, s, logits.shape[-1], noise)
-        done = (events > 0).sum(-1, keepdim=True) <= (1 if not process.corrupts else 0)
-        times = torch.where(t > s, torch.where(done, 0.0, t * events.amax(-1, keepdim=True)), t)
-        return z.masked_scatter(
-            rows, reverse_step(process, warp(logits), rows, z, t, times, noise)
-        ), times
+        events = self._events(step)
+        last = 0 if step.process.corrupts else 1  # without an atom the last event ends it
+        done = (events > 0).sum(-1, keepdim=True) <= last
+        at = torch.where(done, 0.0, step.t * events.amax(-1, keepdim=True))
+        times = torch.where(step.moving, at, step.t)
+        return ancestral_step(step.to(times), rows, logits, filter), times

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..noise import Noise, Stream, probability
-from ..process import Process
+from ..noise import Stream, probability
 from .acs import ACS
-from .ancestral import Ancestral
+from .base import Step
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,57 +22,41 @@ class InformedACS(ACS):
     doubt). All visible tokens need logits.
 
     Law: none in closed form, and not that of `ACS`: the choice looks at the token it may replace,
-    so no marginal is kept. At a fixed
-    context a doubted value is left sooner: a chain of such redraws settles at p(z)/w(z) instead of
-    p(z), which is sharper.
+    so no marginal is kept. At a fixed context a doubted value is left sooner: a chain of such
+    redraws settles at p(z)/w(z) instead of p(z), which is sharper.
     """
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        return Ancestral.rows(self, process, z, t, s, N, noise) | (
-            (z < N) & (self.probability(process, t, s) > 0)
-        )
+    def candidates(self, step: Step) -> Tensor:
+        return step.visible & (self.probability(step) > 0)
 
-    def redrawn(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-    ) -> Tensor:
-        seen = rows & (z < logits.shape[-1])
-        w = torch.zeros_like(t, dtype=torch.float64).masked_scatter(
-            seen, doubt(process, logits[seen[rows]], z[seen], t[seen])
-        )
-        return seen & (
-            noise.positions(z, Stream.CORRECT) < share(self.probability(process, t, s) * seen, w)
-        )
+    def redrawn(self, step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+        seen = rows & step.visible
+        w = doubt(step, seen, logits[seen[rows]])
+        w = torch.zeros_like(step.t, dtype=torch.float64).masked_scatter(seen, w)
+        return seen & (step.draw(Stream.CORRECT) < share(self.probability(step) * seen, w))
 
 
-def doubt(process: Process, logits: Tensor, z: Tensor, t: Tensor) -> Tensor:
-    """1 - P(x = z | z) at visible tokens (2.3), from cavity logits [R, N]; z, t [R] -> [R]."""
-    p, N = probability(logits, z), logits.shape[-1]
-    return (1 - p) / (1 - p + p * (1 + process.clock(t).log_odds(N).exp()))
+def doubt(step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+    """1 - P(x = z | z) at visible tokens (2.3), from their cavity logits [R, N] -> [R]."""
+    p = probability(logits, step.z[rows])
+    return (1 - p) / (1 - p + p * (1 + step.before.log_odds(step.N)[rows].exp()))
 
 
 def share(e: Tensor, w: Tensor) -> Tensor:
     """min(1, λ e w) with the λ of each row that keeps the sum of e, or 1 wherever e w > 0 if no λ
-    is large enough; [B, L].
+    is large enough; [B, W].
+
+        >>> share(torch.tensor([[0.5, 0.5]]), torch.tensor([[0.1, 0.3]])).tolist()
+        [[0.25, 0.75]]
     """
     wanted = e * w
     order = wanted.sort(-1, descending=True).values
     rest = order.flip(-1).cumsum(-1).flip(-1)
-    left = e.sum(-1, keepdim=True) - torch.arange(
-        e.shape[-1], device=e.device
-    )  # if so many of the largest are at 1
+    ones = torch.arange(e.shape[-1], device=e.device)  # so many of the largest are at 1
+    left = e.sum(-1, keepdim=True) - ones
     fits = left * order <= rest
     first = fits.long().argmax(-1, keepdim=True)
-    scaled = (wanted * left.gather(-1, first) / rest.gather(-1, first).clamp_min(1e-300)).clamp(
-        max=1.0
-    )
-    enough = fits.any(-1, keepdim=True) & (rest.gather(-1, first) > 0)
+    left, rest = left.gather(-1, first), rest.gather(-1, first)
+    scaled = (wanted * left / rest).clamp(max=1.0)
+    enough = fits.any(-1, keepdim=True) & (rest > 0)
     return torch.where(enough, scaled, (wanted > 0).to(wanted))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..noise import Noise, Stream
+from ..noise import Stream
 from ..process import Process
 from .ancestral import Ancestral
-from .base import reverse_step
+from .base import Step, ancestral_step
 from .filters import Filter, identity
 
 
@@ -48,7 +48,8 @@ class Rescaled(Remasking):
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ValueError(
-                f"eta must lie in [0, 1], got {self.eta!r}: the probability of remasking may not exceed its bound"
+                f"eta must lie in [0, 1], got {self.eta!r}: "
+                "the probability of remasking may not exceed its bound"
             )
 
     def __call__(self, bound: Tensor) -> Tensor:
@@ -76,53 +77,38 @@ class ReMDM(Ancestral):
     def check(self, process: Process) -> None:
         if not process.masks or process.leaks:
             raise ValueError(
-                f"{self} is defined for noise that masks and never unmasks, not for {process}: use Ancestral"
+                f"{self} is defined for noise that masks and never unmasks, not for {process}: "
+                "use Ancestral"
             )
 
-    def probability(self, process: Process, t: Tensor, s: Tensor) -> Tensor:
-        """σ in the step t -> s; t, s [...] (0 where t = s).
+    def probability(self, step: Step) -> Tensor:
+        """σ in the step, [B, W] (0 where t = s).
 
         Raises:
             ValueError: where σ exceeds min(1, m_s/(1 - m_t)).
         """
-        before, after = process.clock(t).mask, process.clock(s).mask
-        bound = torch.where(t > s, after / (1 - before).clamp_min(1e-300), 0.0).clamp(max=1.0)
+        bound = torch.where(step.moving, step.over_visible(step.after.mask), 0.0).clamp(max=1.0)
         sigma = self.sigma(bound)
         if bool(((sigma < 0) | (sigma > bound)).any()):
             raise ValueError(
-                f"{self.sigma} gives a probability of remasking outside [0, min(1, m_s/(1 - m_t))]: lower it"
+                f"{self.sigma} gives a probability of remasking outside "
+                "[0, min(1, m_s/(1 - m_t))]: lower it"
             )
         return sigma
 
-    def _remasked(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        return (z < N) & (noise.positions(z, Stream.CORRECT) < self.probability(process, t, s))
+    def _remasked(self, step: Step) -> Tensor:
+        return step.visible & (step.draw(Stream.CORRECT) < self.probability(step))
 
-    def rows(
-        self, process: Process, z: Tensor, t: Tensor, s: Tensor, N: int, noise: Noise
-    ) -> Tensor:
-        before, after = process.clock(t).mask, process.clock(s).mask
-        stay = (after - self.probability(process, t, s) * (1 - before)) / before.clamp_min(1e-300)
-        unmasked = (z == N) & (t > s) & (noise.positions(z, Stream.MASK) >= stay)
-        moved = (z < N) & (t > s) & process.moves(s, t)
-        return unmasked | moved | self._remasked(process, z, t, s, N, noise)
+    def rows(self, step: Step) -> Tensor:
+        remasked = self.probability(step) * (1 - step.before.mask)
+        stays = step.over_mask(step.after.mask - remasked)
+        unmasked = step.masked & step.moving & (step.draw(Stream.MASK) >= stays)
+        return unmasked | (step.visible & step.loose) | self._remasked(step)
 
-    def step(
-        self,
-        process: Process,
-        logits: Tensor,
-        rows: Tensor,
-        z: Tensor,
-        t: Tensor,
-        s: Tensor,
-        noise: Noise,
-        warp: Filter = identity,
+    def move(
+        self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        N = logits.shape[-1]
-        remasked = self._remasked(process, z, t, s, N, noise)
+        remasked = self._remasked(step)
         others = rows & ~remasked
-        y = z.masked_scatter(
-            others, reverse_step(process, warp(logits[others[rows]]), others, z, t, s, noise)
-        )
-        return y.masked_fill(remasked, N), s
+        y = ancestral_step(step, others, logits[others[rows]], filter)
+        return y.masked_fill(remasked, step.N), step.s

@@ -12,7 +12,7 @@ from ..noise import probability
 
 @dataclass(frozen=True)
 class Score:
-    """Base of all scores: larger is surer. Scores read the network's own logits, before any filter."""
+    """Base of all scores, of the network's own logits before any filter; larger is surer."""
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         """logits [R, N] and the tokens [R] that were drawn there -> [R] float64."""
@@ -29,7 +29,9 @@ class Probability(Score):
 
 @dataclass(frozen=True)
 class Margin(Score):
-    """The probability of the likeliest token less that of the second, in [0, 1] (arXiv 2502.06768)."""
+    """The probability of the likeliest token less that of the second, in [0, 1] (arXiv
+    2502.06768).
+    """
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         largest = logits.topk(min(2, logits.shape[-1]), -1).indices

@@ -60,7 +60,8 @@ class Threshold(Selection):
     def __post_init__(self) -> None:
         if math.isnan(self.value):
             raise ValueError(
-                "value must be a number, such as 0.9 for a probability or -0.1 for an entropy of 0.1 nats"
+                "value must be a number, such as 0.9 for a probability or -0.1 for an entropy of "
+                "0.1 nats"
             )
 
     def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
@@ -81,7 +82,8 @@ class EntropyBound(Selection):
     def __post_init__(self) -> None:
         if not self.bound >= 0:
             raise ValueError(
-                f"bound must be >= 0 nats, got {self.bound!r}: 0 unmasks one token a call, and those that are certain"
+                f"bound must be >= 0 nats, got {self.bound!r}: "
+                "0 unmasks one token a call, and those that are certain"
             )
 
     def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
