@@ -24,7 +24,6 @@ OPEN = {
     "benchmarks/training.py",
     "experiments/adapt/run.py",
     "experiments/estimators/run.py",
-    "experiments/quickstart/run.py",
     "textdiff/commands/cli.py",
     "textdiff/commands/common.py",
     "textdiff/commands/convert.py",
