@@ -15,7 +15,8 @@ from textdiff.denoiser.head import chunks, logits_of, row_values
 from textdiff.denoiser.visibility import Visibility
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.network import Transformer, TransformerDenoiser, block
-from textdiff.network.block import Condition, lean, rotary
+from textdiff.network.block import Condition, lean
+from textdiff.network.embeddings import rotary
 from textdiff.noise import Noise
 from textdiff.objective import (
     Batch,
@@ -127,10 +128,8 @@ def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(
     net, draw = network(sees_time=sees_time, layers=1), torch.Generator().manual_seed(3)
     D, found = net.config.width, []
     window = torch.ones(1, 6 - context, 6, dtype=torch.bool).tril(context) if context else None
-    visibility, (cos, sin) = (
-        Visibility(context, None, window),
-        rotary(torch.arange(6), D // net.config.heads, torch.float64),
-    )
+    visibility = Visibility(context, None, window)
+    rotation = rotary(torch.arange(6), D // net.config.heads, torch.float64)
     rows, table = (
         torch.randn(2, 6, D, generator=draw).double(),
         torch.randn(12, D, generator=draw).double(),
@@ -140,7 +139,7 @@ def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(
         monkeypatch.setattr(block, "lean", kept_by)
         x = rows.clone().requires_grad_()
         with Products() as products:
-            y = net.blocks[0](x, c, cos, sin, visibility)
+            y = net.blocks[0](x, c, rotation, visibility)
             gradients = torch.autograd.grad(y.square().sum(), [x, *net.blocks[0].parameters()])
         found.append((products.count, gradients))
     assert found[0][0] == found[1][0] > 0

@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> None:
         save(model, fresh)
     parameters = sum(parameter.numel() for parameter in model.network.parameters())  # type: ignore[attr-defined]
     print(
-        f"{parameters:,} parameters ({model.data['converted']['weights']}), {model.process}, {model.hyperschedule}"
+        f"{parameters:,} parameters ({model.data['converted']['weights']}), {model.process}, "
+        f"{model.hyperschedule}"
     )
     print("\n".join(f"- {note}" for note in model.data["notes"]))
     print(f"written to {out}")

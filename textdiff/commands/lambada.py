@@ -62,6 +62,7 @@ def main(arguments: list[str]) -> None:
         output = options.output or options.run.results / f"{slug(*parts)}.json"
         write_json(output, result)
         print(
-            f"last word right: {found.correct} of {found.passages}, {100 * found.accuracy:.2f} ± {100 * found.standard_error:.2f} %"
+            f"last word right: {found.correct} of {found.passages}, {100 * found.accuracy:.2f} ± "
+            f"{100 * found.standard_error:.2f} %"
         )
         print(f"written to {output}")

@@ -145,7 +145,8 @@ def _read(options: argparse.Namespace) -> dict[str, Any]:
     if given:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise ValueError(
-            f"{names} would draw samples from a model folder, but {path} is not one: leave out, or give a folder"
+            f"{names} would draw samples from a model folder, but {path} is not one: leave out, or "
+            "give a folder"
         )
     samples = texts.read(path)
     written = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
@@ -165,7 +166,8 @@ def _mauve(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dic
     if options.max_tokens is None:
         fitting = sorted(map(len, maker.encode(samples, None)[0]))[len(samples) // 20]
         raise ValueError(
-            f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have as many or more)"
+            f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have "
+            "as many or more)"
         )
     corpus, n = corpus_of(options.reference, None, options.classes), len(samples)
     humans = texts.human(maker, corpus, options.split, 2 * n, options.max_tokens)
@@ -234,7 +236,8 @@ def main(arguments: list[str]) -> None:
     }
     print(table(result).text())
     print(
-        f"{found['texts']} texts, {found['scored_tokens']} tokens scored by {found['judge']['name']}; {found['bos']}",
+        f"{found['texts']} texts, {found['scored_tokens']} tokens scored by "
+        f"{found['judge']['name']}; {found['bos']}",
         end="",
     )
     print(
@@ -245,7 +248,8 @@ def main(arguments: list[str]) -> None:
     if "mauve" in result:
         m = result["mauve"]
         print(
-            f"MAUVE: {m['samples']} texts of {m['text_length']} tokens, {m['buckets']} buckets, features of {m['features']['name']}"
+            f"MAUVE: {m['samples']} texts of {m['text_length']} tokens, {m['buckets']} buckets, "
+            f"features of {m['features']['name']}"
         )
     output = (
         options.output or (given / "results" if given.is_dir() else given.parent) / "quality.json"

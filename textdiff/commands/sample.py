@@ -128,7 +128,8 @@ def _json(line: str, number: int) -> dict[str, str]:
         or not all(isinstance(value, str) for value in row.values())
     ):
         raise ValueError(
-            f"line {number + 1} of the prompts must be an object with 'prompt' and perhaps 'suffix', got {line[:80]}"
+            f"line {number + 1} of the prompts must be an object with 'prompt' and perhaps "
+            f"'suffix', got {line[:80]}"
         )
     if unknown := sorted(row.keys() - {"prompt", "suffix"}):
         raise ValueError(
@@ -254,5 +255,6 @@ def _summary(samples: Samples, schedule: Hyperschedule, sampler: Sampler) -> str
     )
     return (
         f"{len(samples.texts)} samples, {sampler}, {schedule}: {nfe} network calls each, "
-        f"{samples.tokens} tokens in {samples.seconds:.2f} s ({samples.tokens_per_second:.0f} tokens/s)"
+        f"{samples.tokens} tokens in {samples.seconds:.2f} s ({samples.tokens_per_second:.0f} "
+        "tokens/s)"
     )

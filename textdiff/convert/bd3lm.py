@@ -33,24 +33,30 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     streams = checkpoint.get("cross_attn", "algo.cross_attn", default=True)
     if kind != "subs" or checkpoint.get("causal", "algo.causal_attention", default=False):
         raise ValueError(
-            f"only bidirectional BD3-LMs with the subs parameterisation can be converted, got {kind!r}: is this another model?"
+            "only bidirectional BD3-LMs with the subs parameterisation can be converted, got "
+            f"{kind!r}: is this another model?"
         )
     width = int(checkpoint.number("block_size"))
     schedule: Hyperschedule = Flat(STEPS)
     if width < checkpoint.length:
         if not streams:
             raise ValueError(
-                "blocks without cross_attn saw noisy ones before them: that is no model of text block by block"
+                "blocks without cross_attn saw noisy ones before them: that is no model of text "
+                "block by block"
             )
         if checkpoint.get("time_conditioning", "algo.time_conditioning", default=False):
             raise ValueError(
-                "a block network that sees the mean noise level of all blocks has no law of its own for one block"
+                "a block network that sees the mean noise level of all blocks has no law of its "
+                "own for one block"
             )
         schedule = Block(width, width, block_causal=True)
     notes = [
-        "Trained on the continuous NELBO of every block with its noise levels clipped to an interval (var_min): that loss is biased. "
-        "The bound that applies is the NELBO over all levels; it falls with the levels of Block(width, levels, True).",
-        "Trained with the first token given (<|endoftext|>, ignore_bos): a bound over a whole sequence scores a token that it never "
+        "Trained on the continuous NELBO of every block with its noise levels clipped to an "
+        "interval (var_min): that loss is biased. "
+        "The bound that applies is the NELBO over all levels; it falls with the levels of "
+        "Block(width, levels, True).",
+        "Trained with the first token given (<|endoftext|>, ignore_bos): a bound over a whole "
+        "sequence scores a token that it never "
         "learnt, and samples should start from a prompt of it.",
     ]
     return subs(checkpoint, tokenizer, schedule, notes)

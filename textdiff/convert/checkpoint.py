@@ -55,7 +55,8 @@ class Checkpoint:
                 found = OmegaConf.select(self.config, name)
             except OmegaConfBaseException as error:
                 raise ValueError(
-                    f"the configuration's {name} cannot be read ({error}): write its value into a --config file"
+                    f"the configuration's {name} cannot be read ({error}): write its value into a "
+                    "--config file"
                 ) from None
             if found is not None:
                 return found
@@ -72,7 +73,8 @@ class Checkpoint:
             return float(found)
         except (TypeError, ValueError):
             raise ValueError(
-                f"the configuration's {names[0]} must be a number, got {found!r}: give it with a --config file"
+                f"the configuration's {names[0]} must be a number, got {found!r}: give it with a "
+                "--config file"
             ) from None
 
     @property
@@ -104,7 +106,8 @@ def read(source: Path, config: Path | None = None) -> Checkpoint:
         and all(isinstance(value, Tensor) for value in state.values())
     ):
         raise ValueError(
-            f"{path} holds no state dict of tensors: give the file that the authors' code saved, or its safetensors"
+            f"{path} holds no state dict of tensors: give the file that the authors' code saved, "
+            "or its safetensors"
         )
     state = {_bare(name): value for name, value in state.items() if not name.startswith("noise.")}
     average = content.get("ema") if state is not content else None
@@ -119,12 +122,14 @@ def _weights(source: Path) -> Path:
         found = [source / name for name in FOLDER if (source / name).is_file()]
         if not found:
             raise ValueError(
-                f"folder {str(source)!r} holds neither {' nor '.join(FOLDER)}: give the weights file itself"
+                f"folder {str(source)!r} holds neither {' nor '.join(FOLDER)}: give the weights "
+                "file itself"
             )
         return found[0]
     if not source.is_file():
         raise ValueError(
-            f"there is no file or folder {str(source)!r}; fetch it first, e.g. hf download ORG/NAME --local-dir FOLDER"
+            f"there is no file or folder {str(source)!r}; fetch it first, e.g. hf download "
+            "ORG/NAME --local-dir FOLDER"
         )
     if source.suffix not in SUFFIXES:
         raise ValueError(
@@ -138,7 +143,8 @@ def _load(path: Path) -> dict[str, Any]:
         content = load_pickle(path)
         if not isinstance(content, dict):
             raise ValueError(
-                f"{path} holds a {type(content).__name__}, not a state dict: save model.state_dict() and give that"
+                f"{path} holds a {type(content).__name__}, not a state dict: save "
+                "model.state_dict() and give that"
             )
         return content
     try:
@@ -166,7 +172,8 @@ def _averaged(path: Path, state: dict[str, Tensor], shadow: Any) -> dict[str, Te
         or [tuple(getattr(value, "shape", ())) for value in shadow] != shapes
     ):
         raise ValueError(
-            f"{path}: the moving average does not fit the {len(names)} weights in number, order or shape: save the averaged weights "
+            f"{path}: the moving average does not fit the {len(names)} weights in number, order or "
+            "shape: save the averaged weights "
             "alone as a state dict"
         )
     return {**state, **dict(zip(names, shadow, strict=True))}
@@ -181,7 +188,8 @@ def _config(path: Path, given: Path | None, content: dict[str, Any]) -> DictConf
         if isinstance(inside, dict) and isinstance(inside.get("config"), dict):
             return DictConfig(inside["config"])
         raise ValueError(
-            f"{path} has no configuration beside it: give the authors' config.json or .hydra/config.yaml with --config"
+            f"{path} has no configuration beside it: give the authors' config.json or "
+            ".hydra/config.yaml with --config"
         )
     try:
         config = OmegaConf.load(found)

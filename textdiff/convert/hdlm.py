@@ -42,7 +42,8 @@ def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
         notes.append(f"Trained with {context} attention among settled tokens; here causal.")
     if kind == "hybrid":
         notes.append(
-            "Trained on diagonals within blocks ('hybrid'); Block is the authors' schedule for evaluation."
+            "Trained on diagonals within blocks ('hybrid'); Block is the authors' schedule for "
+            "evaluation."
         )
     if kind in ("block", "hybrid"):
         return Block(width, levels, block_causal=context == "block_causal"), notes
@@ -51,11 +52,13 @@ def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
     rate = Fraction(width, levels)
     if context == "block_causal":
         notes.append(
-            "Trained with block-causal settled tokens; here causal, the only order that a cache allows under a slide."
+            "Trained with block-causal settled tokens; here causal, the only order that a cache "
+            "allows under a slide."
         )
     if levels != width:
         notes.append(
-            f"The authors' slide settles a rounded number of tokens per call, not always width/tau = {rate}."
+            "The authors' slide settles a rounded number of tokens per call, not always width/tau "
+            f"= {rate}."
         )
     return Slide(width, str(rate)), notes
 
@@ -67,9 +70,12 @@ def _bounds_note(epsilon: float, lam: float) -> str:
     if lam == 0:
         return "Trained with lambda = 0: B2 is its loss. It never learnt visible tokens: no correction, ignore the NELBO (B3)."
     return (
-        f"Trained on the weighted cross-entropy with lambda = {lam:g}, no bound for sampling with correction. Bounds that hold: B1 "
-        "(masking alone, what the authors report), B2 (noisy display), NELBO (B3, correction in the last step). Its logits are the "
-        "posterior for self-noise 1/2; they are turned into cavity logits exactly wherever they are used."
+        f"Trained on the weighted cross-entropy with lambda = {lam:g}, no bound for sampling with "
+        "correction. Bounds that hold: B1 "
+        "(masking alone, what the authors report), B2 (noisy display), NELBO (B3, correction in "
+        "the last step). Its logits are the "
+        "posterior for self-noise 1/2; they are turned into cavity logits exactly wherever they "
+        "are used."
     )
 
 
@@ -86,7 +92,8 @@ def _epsilon(
     notes = [*notes, _bounds_note(epsilon, lam)]
     if shifted:
         notes.append(
-            "Shifted: trained only where the token in front is visible; rows behind a masked token are an extrapolation."
+            "Shifted: trained only where the token in front is visible; rows behind a masked token "
+            "are an extrapolation."
         )
     vocab = vocabulary(checkpoint, tokenizer, LAST)
     noisy = {"self_noise": 0.5} if epsilon else {}
@@ -105,12 +112,14 @@ def _gamma(
     graph = checkpoint.get("graph.type")
     if graph not in ("QGamma", "absorb"):
         raise ValueError(
-            f"graph.type must be 'QGamma' or 'absorb', got {graph!r}: the published code knows no other with MASK"
+            f"graph.type must be 'QGamma' or 'absorb', got {graph!r}: the published code knows no "
+            "other with MASK"
         )
     gamma = checkpoint.number("graph.gamma") if graph == "QGamma" else 0.0
     if str(checkpoint.get("annealing.sampling_method", default="SAR")).startswith("AR"):
         raise ValueError(
-            "a gamma network of an AR sampling_method zeroes the next token's score; its layout is not documented"
+            "a gamma network of an AR sampling_method zeroes the next token's score; its layout is "
+            "not documented"
         )
     low, high = seen_times(checkpoint, TAIL, LEAST, 1 - LEAST)
     sees = bool(checkpoint.get("model.transformer_sigma_conditioning", default=True))
@@ -129,10 +138,14 @@ def _gamma(
     )
     notes = [
         *notes,
-        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity samplers and bounds refuse it.",
-        "Trained on a score entropy with e^sigma where e^{(1-gamma) sigma} and e^{gamma sigma} belong, which bounds nothing for "
-        "0 < gamma < 1 and teaches other ratios: the exact bound holds for this network, but it was not what training lowered.",
-        "The process runs to full noise (published: 0.5 % short of it), so that its prior costs nothing; there the network is shown "
+        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
+        "samplers and bounds refuse it.",
+        "Trained on a score entropy with e^sigma where e^{(1-gamma) sigma} and e^{gamma sigma} "
+        "belong, which bounds nothing for "
+        "0 < gamma < 1 and teaches other ratios: the exact bound holds for this network, but it "
+        "was not what training lowered.",
+        "The process runs to full noise (published: 0.5 % short of it), so that its prior costs "
+        "nothing; there the network is shown "
         "the nearest level it saw.",
         *padding_note(checkpoint, vocab),
     ]
@@ -160,12 +173,14 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
         or checkpoint.get("model.hidden_size") is None
     ):
         raise ValueError(
-            f"model_type {family!r} with these sections is no HDLM configuration: give the authors' with --config"
+            f"model_type {family!r} with these sections is no HDLM configuration: give the "
+            "authors' with --config"
         )
     schedule, notes = _schedule(checkpoint)
     if "output_layer.adaLN_modulation.weight" in checkpoint.state:
         warnings.warn(
-            "the output has adaLN weights, which the published HDLM code no longer reads; they are used here",
+            "the output has adaLN weights, which the published HDLM code no longer reads; they "
+            "are used here",
             stacklevel=2,
         )
         notes = [*notes, "An older network with adaLN in the output (unverified)."]

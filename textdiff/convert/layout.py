@@ -96,7 +96,8 @@ def vocabulary(
     least = N if mask is None or tokenizer.mask_token_id == mask else max(N + 1, mask + 1)
     if rows < least:
         raise ValueError(
-            f"the checkpoint has {rows} embeddings but its tokenizer's {N} tokens and MASK need {least}: give the "
+            f"the checkpoint has {rows} embeddings but its tokenizer's {N} tokens and MASK need "
+            f"{least}: give the "
             "tokenizer that it was trained with as --tokenizer"
         )
     return Vocabulary(N, mask)
@@ -110,7 +111,8 @@ def padding_note(checkpoint: Checkpoint, vocab: Vocabulary) -> list[str]:
     if not left_out:
         return []
     return [
-        f"{left_out} rows that pad the vocabulary are left out; probabilities are those given the real tokens."
+        f"{left_out} rows that pad the vocabulary are left out; probabilities are those given the "
+        "real tokens."
     ]
 
 
@@ -120,7 +122,8 @@ def _rename(name: str) -> str:
         if found:
             return renamed
     raise ValueError(
-        f"the checkpoint holds the unknown weight {name!r}: it is of another architecture than this family's DDiT"
+        f"the checkpoint holds the unknown weight {name!r}: it is of another architecture than "
+        "this family's DDiT"
     )
 
 
@@ -132,12 +135,14 @@ def _heads(checkpoint: Checkpoint, width: int) -> int:
     frequencies = checkpoint.state.get("rotary_emb.inv_freq")
     if frequencies is None and said is None:
         raise ValueError(
-            "neither the weights nor the configuration say how many heads there are: add n_heads to a --config file"
+            "neither the weights nor the configuration say how many heads there are: add n_heads "
+            "to a --config file"
         )
     heads = int(said) if frequencies is None else width // (2 * len(frequencies))
     if width % (2 * heads) or (said is not None and int(said) != heads):
         raise ValueError(
-            f"the configuration says n_heads = {said}, the weights of width {width} say {heads}: another checkpoint's?"
+            f"the configuration says n_heads = {said}, the weights of width {width} say {heads}: "
+            "another checkpoint's?"
         )
     if frequencies is not None and not frequencies.is_meta:
         usual = 10000.0 ** (
@@ -145,7 +150,8 @@ def _heads(checkpoint: Checkpoint, width: int) -> int:
         )
         if not torch.allclose(frequencies.float(), usual, rtol=1e-2):  # half precision rounds them
             raise ValueError(
-                "the rotary frequencies of the checkpoint are not those of base 10,000: it is of another architecture"
+                "the rotary frequencies of the checkpoint are not those of base 10,000: it is of "
+                "another architecture"
             )
     return heads
 
@@ -189,7 +195,8 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
     }
     if options["time"] != "none" and not (shape["condition"] or options.get("mix")):
         raise ValueError(
-            "the configuration says that the network sees the noise level, but the weights hold no adaLN: another's?"
+            "the configuration says that the network sees the noise level, but the weights hold no "
+            "adaLN: another's?"
         )
     config = DDiTConfig(
         num_tokens=vocab.tokens,

@@ -34,14 +34,16 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     backbone = checkpoint.get("backbone", "algo.backbone", default="dit")
     if kind not in KNOWN or backbone not in ("dit", "hf_dit"):
         raise ValueError(
-            f"only the DDiT with {', '.join(KNOWN)} can be converted, this is backbone {backbone!r} with {kind!r}"
+            f"only the DDiT with {', '.join(KNOWN)} can be converted, this is backbone "
+            f"{backbone!r} with {kind!r}"
         )
     if kind == "sedd":
         return log_scores(checkpoint, tokenizer, mask_of(tokenizer), scaled=True)
     notes = ["Trained on the continuous NELBO of absorbing noise, which is the bound that applies."]
     if kind == "d3pm":
         notes = [
-            "Trained as D3PM: its share of MASK is left out, and the bound is the NELBO of absorbing noise with carry-over."
+            "Trained as D3PM: its share of MASK is left out, and the bound is the NELBO of "
+            "absorbing noise with carry-over."
         ]
     return subs(checkpoint, tokenizer, Flat(STEPS), notes)
 
@@ -68,7 +70,8 @@ def subs(
         process, options = GammaHybrid(gamma=0.0), {"time": "sequence", "low": low, "high": high}
         notes = [
             *notes,
-            "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per sequence: flat schedules.",
+            "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per "
+            "sequence: flat schedules.",
         ]
     body = network(checkpoint, vocab, tokenizer.bos_token_id, **options)
     data = {"notes": [*notes, *padding_note(checkpoint, vocab)]}

@@ -86,7 +86,8 @@ def load_pickle(path: Path) -> Any:
     ]
     if foreign:
         raise ValueError(
-            f"{path} is a pickle that names {', '.join(foreign)}; code named in a file is never run. {REMEDY}"
+            f"{path} is a pickle that names {', '.join(foreign)}; code named in a file is never "
+            f"run. {REMEDY}"
         )
     try:
         with safe_globals([(Inert, name) for name in names]):

@@ -42,7 +42,8 @@ def seen_times(
             -(low ** (1 - most) * high**most)
         )
     raise ValueError(
-        f"noise.type is {kind!r}; a network that sees the noise level needs 'loglinear' or 'geometric'"
+        f"noise.type is {kind!r}; a network that sees the noise level needs 'loglinear' or "
+        "'geometric'"
     )
 
 
@@ -57,9 +58,12 @@ def log_scores(
         checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high, **level
     )
     notes = [
-        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity samplers and bounds refuse it.",
-        "Trained on that bound between t = 0.001 and full noise; outside, the network is shown the nearest level it saw.",
-        "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per sequence: flat schedules, no cache.",
+        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
+        "samplers and bounds refuse it.",
+        "Trained on that bound between t = 0.001 and full noise; outside, the network is shown "
+        "the nearest level it saw.",
+        "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per "
+        "sequence: flat schedules, no cache.",
         *padding_note(checkpoint, vocab),
     ]
     return Model(
@@ -85,14 +89,17 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
         return log_scores(checkpoint, tokenizer, LAST, scaled)
     if graph != "uniform" or scaled:
         raise ValueError(
-            f"graph.type must be 'absorb', or 'uniform' without scale_by_sigma, got {graph!r}: is this SEDD's config?"
+            f"graph.type must be 'absorb', or 'uniform' without scale_by_sigma, got {graph!r}: is "
+            "this SEDD's config?"
         )
     low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
     vocab = vocabulary(checkpoint, tokenizer, mask=None)
     body = network(checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high)
     notes = [
-        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity samplers and bounds refuse it.",
-        "Uniform noise: no MASK ever occurs, its embedding is 0. One level per sequence: flat schedules, no cache.",
+        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
+        "samplers and bounds refuse it.",
+        "Uniform noise: no MASK ever occurs, its embedding is 0. One level per sequence: flat "
+        "schedules, no cache.",
         *padding_note(checkpoint, vocab),
     ]
     return Model(

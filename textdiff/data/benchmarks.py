@@ -158,7 +158,8 @@ class Benchmark(Corpus):
             raise ValueError(f"unknown benchmark {self.which!r}: use one of {', '.join(SOURCES)}")
         if self._folder is not None and not self._folder.is_dir():
             raise ValueError(
-                f"the data folder {str(self._folder)!r} is not there: mend data_dir (or {DATA}), or leave it out"
+                f"the data folder {str(self._folder)!r} is not there: mend data_dir (or {DATA}), "
+                "or leave it out"
             )
 
     @property
@@ -232,7 +233,8 @@ class Benchmark(Corpus):
             lacks = f"{self._folder} has no {wanted} (.xz, .gz), and " if self._folder else ""
             form = "a line each" if wanted.endswith(".raw") else f"field {self.source.hub.column!r}"
             raise ValueError(
-                f"{lacks}{error}. Without network: put the rows into DATA/{wanted} ({form}) and give the folder as data_dir "
+                f"{lacks}{error}. Without network: put the rows into DATA/{wanted} ({form}) and "
+                "give the folder as data_dir "
                 f"(--data-dir DATA, or {DATA}=DATA)"
             ) from error
 

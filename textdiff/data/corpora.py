@@ -194,12 +194,15 @@ class HubDataset(Corpus):
             return datasets.load_dataset(self.path, self.config, **options)
         except (ConnectionError, FileNotFoundError) as error:
             raise ValueError(
-                f"data set {self.name!r} cannot be reached ({error}): check the name and the network (HF_HUB_OFFLINE=1 "
-                "uses what is cached, without retries), or download it and give its folder or textdiff.data.Files"
+                f"data set {self.name!r} cannot be reached ({error}): check the name and the "
+                "network (HF_HUB_OFFLINE=1 "
+                "uses what is cached, without retries), or download it and give its folder or "
+                "textdiff.data.Files"
             ) from error
         except (DatasetsError, ValueError) as error:
             raise ValueError(
-                f"data set {self.name!r} has no readable {wanted!r} ({error}): set config and {split} to what it has"
+                f"data set {self.name!r} has no readable {wanted!r} ({error}): set config and "
+                f"{split} to what it has"
             ) from error
 
 

@@ -164,7 +164,8 @@ class TextData(lightning.LightningDataModule):
         """
         if self.predict is None:
             raise ValueError(
-                "predict needs texts with [MASK] to fill: give a file of one text a line as --data.predict FILE"
+                "predict needs texts with [MASK] to fill: give a file of one text a line as "
+                "--data.predict FILE"
             )
         try:
             text = Path(self.predict).read_text(encoding="utf-8")
@@ -174,7 +175,8 @@ class TextData(lightning.LightningDataModule):
             ) from error
         if not text.strip():
             raise ValueError(
-                f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens are to be filled"
+                f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens "
+                "are to be filled"
             )
         lines = text.removesuffix("\n").split(
             "\n"
@@ -211,7 +213,8 @@ class TextData(lightning.LightningDataModule):
         ]
         if changed:
             rank_zero_warn(
-                f"resumed with other data ({', '.join(changed)}): some rows will repeat or be left out"
+                f"resumed with other data ({', '.join(changed)}): some rows will repeat or be left "
+                "out"
             )
 
     def _pack(self, split: str) -> Packed:
@@ -232,7 +235,8 @@ class TextData(lightning.LightningDataModule):
         world_size = self.trainer.world_size
         if batch_size % world_size:
             raise ValueError(
-                f"{name} {batch_size} counts the rows over all ranks: make it a multiple of {world_size}"
+                f"{name} {batch_size} counts the rows over all ranks: make it a multiple of "
+                f"{world_size}"
             )
         if world_size > 1 and self.trainer._accelerator_connector.use_distributed_sampler:
             raise ValueError(

@@ -43,7 +43,8 @@ class TrainBatches(Dataset[Batch]):
     ) -> None:
         if len(packed) < batch_size:
             raise ValueError(
-                f"the train split has only {len(packed)} rows of {packed.ids.shape[1]} tokens, fewer than a batch of "
+                f"the train split has only {len(packed)} rows of {packed.ids.shape[1]} tokens, "
+                "fewer than a batch of "
                 f"{batch_size}: lower batch_size or length, or use more text"
             )
         self.packed, self.batch_size, self.seed = packed, batch_size, seed

@@ -109,8 +109,10 @@ class StreamLoader(DataLoader[Any]):
                 yield batch
             if number == start and cursor == Cursor(cursor.epoch):
                 raise ValueError(
-                    f"the train split of {self.batches.corpus.name} does not fill a batch of {self.batches.batch_size} "
-                    f"rows of {self.batches.length} tokens: lower batch_size or length, or use more text"
+                    f"the train split of {self.batches.corpus.name} does not fill a batch of "
+                    f"{self.batches.batch_size} "
+                    f"rows of {self.batches.length} tokens: lower batch_size or length, or use "
+                    "more text"
                 )
             cursor = Cursor(cursor.epoch + 1)
             self._remember(number, cursor)

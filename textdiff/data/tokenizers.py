@@ -48,17 +48,20 @@ class PretrainedTokenizer(TokenizerSpec):
             tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"tokenizer {self.name_or_path!r} cannot be loaded ({error}): check the name and the network, set "
+                f"tokenizer {self.name_or_path!r} cannot be loaded ({error}): check the name and "
+                "the network, set "
                 "HF_HUB_OFFLINE=1 to use what is cached, or give a local folder"
             ) from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(
-                f"tokenizer {self.name_or_path!r} has no fast version: choose one with a tokenizer.json"
+                f"tokenizer {self.name_or_path!r} has no fast version: choose one with a "
+                "tokenizer.json"
             )
         end = tokenizer.eos_token or tokenizer.sep_token
         if end is None:
             raise ValueError(
-                f"tokenizer {self.name_or_path!r} has neither an EOS nor a separator token to end documents with: "
+                f"tokenizer {self.name_or_path!r} has neither an EOS nor a separator token to end "
+                "documents with: "
                 "set eos_token in its tokenizer_config.json"
             )
         # Existing tokens only: the vocabulary does not grow.
@@ -87,11 +90,13 @@ class BPE(TokenizerSpec):
 
         if self.vocab_size <= _BYTES:
             raise ValueError(
-                f"vocab_size must be at least {_BYTES + 1} (256 bytes and {END}), got {self.vocab_size}"
+                f"vocab_size must be at least {_BYTES + 1} (256 bytes and {END}), got "
+                f"{self.vocab_size}"
             )
         if corpus.streaming and self.documents is None:
             raise ValueError(
-                f"{corpus.name} is a stream: set documents, the number to train the BPE on (e.g. 100000)"
+                f"{corpus.name} is a stream: set documents, the number to train the BPE on (e.g. "
+                "100000)"
             )
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -88,7 +88,8 @@ class Judge:
         most = getattr(self.network.config, "max_position_embeddings", asked)
         if not 0 <= asked <= most:
             raise ValueError(
-                f"{self.name} reads up to {most} tokens, not {asked}: choose a maximum within this range"
+                f"{self.name} reads up to {most} tokens, not {asked}: choose a maximum within this "
+                "range"
             )
         return [row[:asked] for row in ids], sum(len(row) > asked for row in ids)
 
@@ -131,11 +132,13 @@ class Judge:
         """
         if not self.causal:
             raise ValueError(
-                f"{self.name} is an encoder and gives no likelihood: choose a causal language model as the judge"
+                f"{self.name} is an encoder and gives no likelihood: choose a causal language "
+                "model as the judge"
             )
         if bos and self.tokenizer.bos_token_id is None:
             raise ValueError(
-                f"the tokenizer of {self.name} has no BOS: score without it, the first token is context then"
+                f"the tokenizer of {self.name} has no BOS: score without it, the first token is "
+                "context then"
             )
         ids, truncated = self.encode(texts, max_tokens)
         front = [self.tokenizer.bos_token_id] if bos else []
@@ -165,7 +168,8 @@ class Judge:
         ids, _ = self.encode(texts, max_tokens)
         if empty := sum(not row for row in ids):
             raise ValueError(
-                f"{empty} of {len(ids)} texts are empty and have no features: take them out of the samples knowingly"
+                f"{empty} of {len(ids)} texts are empty and have no features: take them out of the "
+                "samples knowingly"
             )
         if not self.causal:
             most = max_tokens + self.tokenizer.num_special_tokens_to_add()
@@ -205,7 +209,8 @@ def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
-            f"judge {name!r} cannot be opened ({error}): give an id of the Hub that is cached or reachable, a folder, or a GGUF "
+            f"judge {name!r} cannot be opened ({error}): give an id of the Hub that is cached or "
+            "reachable, a folder, or a GGUF "
             "file as folder:file.gguf (needs textdiff[eval])"
         ) from None
     return Judge(name, network.to(device, getattr(torch, dtype)).eval(), tokenizer, causal)

@@ -70,15 +70,18 @@ def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
     buckets = max(2, n // 10) if buckets is None else buckets
     if seeds < KMEANS_SEEDS:
         raise ValueError(
-            f"{seeds} k-means seeds are too few: MAUVE varies with the seed, take at least {KMEANS_SEEDS}"
+            f"{seeds} k-means seeds are too few: MAUVE varies with the seed, take at least "
+            f"{KMEANS_SEEDS}"
         )
     if buckets < 2 or n < 2 * buckets:
         raise ValueError(
-            f"{n} samples are too few for {buckets} buckets: take at least 2 buckets and 2 samples for each"
+            f"{n} samples are too few for {buckets} buckets: take at least 2 buckets and 2 samples "
+            "for each"
         )
     if n < ADVISED:
         warnings.warn(
-            f"MAUVE of {n} samples in {buckets} buckets is biased and only good for comparison at the same numbers: "
+            f"MAUVE of {n} samples in {buckets} buckets is biased and only good for comparison at "
+            "the same numbers: "
             f"take {ADVISED} samples or more",
             stacklevel=3,
         )
@@ -127,7 +130,8 @@ def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Scor
     )
     if not (plain.isfinite().all() and star.isfinite().all()):
         raise ValueError(
-            f"MAUVE of {len(p)} and {len(q)} texts in {buckets} buckets is not a number: take fewer buckets or more texts"
+            f"MAUVE of {len(p)} and {len(q)} texts in {buckets} buckets is not a number: take "
+            "fewer buckets or more texts"
         )
     return Score(float(plain.mean()), float(plain.std()), float(star.mean()), float(star.std()))
 
@@ -168,7 +172,8 @@ def against_humans(
     if (shorter := sum(length < max_tokens for length in lengths)) > n / 20:
         fitting = sorted(lengths)[n // 20]
         warnings.warn(
-            f"{shorter} of {n} samples have fewer than the {max_tokens} tokens of the human texts, and MAUVE sees length: "
+            f"{shorter} of {n} samples have fewer than the {max_tokens} tokens of the human texts, "
+            "and MAUVE sees length: "
             f"choose a text length of at most {fitting}",
             stacklevel=2,
         )

@@ -73,7 +73,8 @@ def perplexities(scores: Scores) -> list[Measure]:
     kept = scores.scored > 0
     if kept.sum() < 2:
         raise ValueError(
-            f"{int(kept.sum())} of {len(kept)} texts can be scored: generative perplexity needs two of 2 tokens or more"
+            f"{int(kept.sum())} of {len(kept)} texts can be scored: generative perplexity needs "
+            "two of 2 tokens or more"
         )
     nats, tokens = scores.nats[kept], scores.scored[kept].double()
     corpus = bootstrap(
@@ -189,7 +190,8 @@ def measure(
     scores = judge.score(texts, max_tokens, bos, batch_size)
     if unscored := int((scores.scored == 0).sum()):
         warnings.warn(
-            f"{unscored} of {len(texts)} texts are too short to be scored and not in the perplexities",
+            f"{unscored} of {len(texts)} texts are too short to be scored and not in the "
+            "perplexities",
             stacklevel=2,
         )
     measures = [*perplexities(scores), *diversity(scores.ids)]

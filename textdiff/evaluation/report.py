@@ -278,7 +278,8 @@ def read(folder: Path) -> Found:
             raise ValueError(f"{path} is not JSON ({error}): remove it or write it again") from None
     if not found:
         raise ValueError(
-            f"{folder} holds no result: run textdiff evaluate ... or textdiff sample --json with an output there"
+            f"{folder} holds no result: run textdiff evaluate ... or textdiff sample --json with "
+            "an output there"
         )
     return found
 

@@ -34,7 +34,8 @@ def read(path: Path) -> list[str]:
             found = json.loads(content)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{path} cannot be read as JSON ({error}): give a .json or .jsonl file, or a model folder"
+            f"{path} cannot be read as JSON ({error}): give a .json or .jsonl file, or a model "
+            "folder"
         ) from None
     if isinstance(found, dict):
         found = found.get("samples")
@@ -115,7 +116,8 @@ def human(
         ]
     if len(pieces) < count:
         raise ValueError(
-            f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but {count} are needed (as many for the "
+            f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but "
+            f"{count} are needed (as many for the "
             "reference as for the ceiling): take fewer samples, shorter texts or another split"
         )
     order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -1,14 +1,22 @@
-"""What our networks share: the properties of a denoiser, read from a config of transformers."""
+"""What our networks share: the denoiser protocol, read from a config of `transformers`."""
 
 from __future__ import annotations
 
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
 from transformers import PreTrainedModel
+
+from ..denoiser.cache import Cache
+from ..denoiser.visibility import Visibility
 
 
 class DenoiserModel(PreTrainedModel):
-    """A `PreTrainedModel` behind the denoiser protocol; a network that differs in one of these says
-    so.
+    """A `PreTrainedModel` behind the protocol `denoiser.Denoiser`: a network defines `body` and
+    `head_parameters`, and the properties in which it differs.
     """
+
+    blocks: nn.ModuleList
 
     @property
     def num_tokens(self) -> int:
@@ -41,3 +49,36 @@ class DenoiserModel(PreTrainedModel):
         model's prediction says.
         """
         return None
+
+    @property
+    def causal(self) -> bool:
+        """Whether `forward` shows a row only what stands before it."""
+        return self.shifted
+
+    def body(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        t: Tensor,
+        visibility: Visibility,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
+        `denoiser.Denoiser`.
+        """
+        raise NotImplementedError
+
+    def head_parameters(self) -> tuple[Tensor, Tensor | None]:
+        """Weight [N, D] and bias [N] (or None) of the head: see `denoiser.Denoiser`."""
+        raise NotImplementedError
+
+    def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
+        """Logits [B, R, N] of whole sequences [B, R] under full or `causal` attention, for a quick
+        look.
+        """
+        R = input_ids.shape[-1]
+        if t is None:
+            t = torch.zeros_like(input_ids, dtype=torch.float64)
+        positions = torch.arange(R, device=input_ids.device)
+        visibility = Visibility(context=R if self.causal else 0)
+        return linear(self.body(input_ids, positions, t, visibility), *self.head_parameters())

@@ -9,18 +9,20 @@ occurred in training. Its features are sinusoids of σ itself, 256 of them.
 from __future__ import annotations
 
 import math
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding, linear, silu
+from torch.nn.functional import embedding
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
 from ..denoiser.cache import Cache
 from ..denoiser.visibility import Visibility
 from .base import DenoiserModel
-from .block import Block, Condition, rotary
+from .block import Block, Condition
+from .embeddings import SinusoidEmbedding
+from .stack import Stack, context_without_output
 
 SINUSOIDS = 256  # features of σ
 TIMES = ("none", "sequence", "token")
@@ -65,50 +67,35 @@ class DDiTConfig(PreTrainedConfig):
         shifted: bool = False,
         bos: int = 0,
         attention: str = "sdpa",
-        **kwargs: object,
+        **kwargs: Any,
     ):
         if time not in TIMES:
             raise ValueError(f"time must be one of {', '.join(TIMES)}, got {time!r}")
-        self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
-        self.condition, self.modulated_output, self.time, self.low, self.high = (
-            condition,
-            modulated_output,
-            time,
-            low,
-            high,
-        )
-        self.mix, self.score_gamma, self.scaled, self.self_noise = (
-            mix,
-            score_gamma,
-            scaled,
-            self_noise,
-        )
-        self.shifted, self.bos, self.attention = shifted, bos, attention
-        self.dropout, self.conditioned = (
-            0.0,
-            False,
-        )  # what `Block` asks for; its own adaLN has another width
-        super().__init__(**{"tie_word_embeddings": False, **kwargs})
-
-
-class NoiseEmbedding(nn.Module):
-    """σ [...] -> [..., C]: sinusoids, cosines first, then a small MLP."""
-
-    def __init__(self, C: int):
-        super().__init__()
-        self.first, self.second = nn.Linear(SINUSOIDS, C), nn.Linear(C, C)
-
-    def forward(self, sigma: Tensor) -> Tensor:
-        half = SINUSOIDS // 2
-        frequencies = torch.exp(-math.log(10000.0) * torch.arange(half, device=sigma.device) / half)
-        angles = sigma.unsqueeze(-1) * frequencies
-        features = torch.cat([angles.cos(), angles.sin()], -1).to(self.first.weight.dtype)
-        return silu(self.second(silu(self.first(features))))
+        self.num_tokens = num_tokens
+        self.layers = layers
+        self.width = width
+        self.heads = heads
+        self.condition = condition
+        self.modulated_output = modulated_output
+        self.time = time
+        self.low = low
+        self.high = high
+        self.mix = mix
+        self.score_gamma = score_gamma
+        self.scaled = scaled
+        self.self_noise = self_noise
+        self.shifted = shifted
+        self.bos = bos
+        self.attention = attention
+        self.dropout = 0.0  # a block asks for these two; adaLN has a width of its own here
+        self.conditioned = False
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
 
 
 class DDiTDenoiser(DenoiserModel):
-    """The denoiser (see `network.protocol`): embeddings of N + 1 ids, blocks, a final norm and a
-    linear head over N tokens.
+    """The published DDiT as a denoiser: embeddings of N + 1 ids, blocks, a final norm and a linear
+    head over N tokens.
     """
 
     config_class = DDiTConfig
@@ -117,12 +104,14 @@ class DDiTDenoiser(DenoiserModel):
 
     def __init__(self, config: DDiTConfig):
         super().__init__(config)
-        D, C = config.width, config.condition
+        D = config.width
+        C = config.condition
         self.embedding = nn.Embedding(config.num_tokens + 1, D)
-        self.noise = NoiseEmbedding(C) if C else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))  # type: ignore[arg-type]
-        for block in self.blocks:
+        self.noise = SinusoidEmbedding(SINUSOIDS, C) if C else None
+        blocks = [Block(config) for _ in range(config.layers)]
+        for block in blocks:
             block.modulation = nn.Linear(C, 6 * D) if C else None
+        self.blocks = Stack(blocks, head_size=D // config.heads)
         self.norm = nn.LayerNorm(D, bias=False)
         self.modulation = nn.Linear(C, 2 * D) if C and config.modulated_output else None
         # With a level of its own each hidden row ends in that level, for which the head's last
@@ -134,7 +123,8 @@ class DDiTDenoiser(DenoiserModel):
         """GPT-2's scale and a head of 0: these networks are loaded, not trained from here."""
         if isinstance(module, nn.Linear):
             init.normal_(module.weight, std=0.0 if module is self.output else 0.02)
-            init.zeros_(module.bias) if module.bias is not None else None
+            if module.bias is not None:
+                init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             init.normal_(module.weight, std=0.02)
         elif isinstance(module, nn.LayerNorm):
@@ -155,6 +145,11 @@ class DDiTDenoiser(DenoiserModel):
         return self.config.time != "sequence"
 
     @property
+    def causal(self) -> bool:
+        """Never: a shifted DDiT, too, was trained under full attention."""
+        return False
+
+    @property
     def self_noise(self) -> float | None:
         """The self-noise for which the logits are a posterior's (4.2), or None."""
         return self.config.self_noise
@@ -173,8 +168,8 @@ class DDiTDenoiser(DenoiserModel):
             highest = t.amax(-1, keepdim=True)
             if bool(((t > 0) & (t < highest)).any()):
                 raise ValueError(
-                    "this network was trained with one noise level per sequence and cannot see several at once: use a Flat "
-                    "hyperschedule (or Block, for sampling)"
+                    "this network was trained with one noise level per sequence and cannot see "
+                    "several at once: use a Flat hyperschedule (or Block, for sampling)"
                 )
             t = highest.expand_as(t)
         return -torch.log1p(-t.clamp(self.config.low, self.config.high))
@@ -190,8 +185,11 @@ class DDiTDenoiser(DenoiserModel):
         """The level [B, R] of the published log-scores, less that which `prediction.log_score` adds
         at MASK.
         """
-        gamma, log_n = self.config.score_gamma, math.log(self.num_tokens)
-        own = sigma.expm1().log() + log_n if self.config.scaled else torch.zeros_like(sigma)
+        gamma = self.config.score_gamma
+        log_n = math.log(self.num_tokens)
+        own = torch.zeros_like(sigma)
+        if self.config.scaled:
+            own = sigma.expm1().log() + log_n
         added = ((1 - gamma) * sigma).expm1().log() + log_n
         return torch.where(ids == self.num_tokens, added, 0.0) - own
 
@@ -203,45 +201,30 @@ class DDiTDenoiser(DenoiserModel):
         visibility: Visibility,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
-        `network.protocol`.
+        """Hidden rows: see `denoiser.Denoiser`.
 
         Raises:
             ValueError: if the times of a sequence differ and the network takes one for all.
         """
         sigma = self._sigma(t)
+        condition = None if self.noise is None else Condition.of(self.noise, sigma)
         x = self._embed(ids, sigma)
-        cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
-        c = None
-        if self.noise is not None:
-            levels, place = sigma.unique(return_inverse=True)
-            c = Condition(self.noise(levels), place)
-        skip = visibility.context if visibility.context < ids.shape[-1] else 0
-        for layer, block in enumerate(self.blocks):
-            extend = None if cache is None else partial(cache.extend, layer)
-            x = block(
-                x, c, cos, sin, visibility, skip if layer == len(self.blocks) - 1 else 0, extend
-            )
-        x = self.norm(x)  # context rows ended as keys and values
-        if self.modulation is not None and c is not None:
-            shift, scale = embedding(c.place[:, skip:], self.modulation(c.table)).chunk(2, -1)
+        x = self.norm(self.blocks(x, positions, condition, visibility, cache=cache))
+        skip = context_without_output(visibility, ids.shape[1])
+        if self.modulation is not None and condition is not None:
+            modulations = self.modulation(condition.table)
+            shift, scale = embedding(condition.place[:, skip:], modulations).chunk(2, -1)
             x = x * (1 + scale) + shift
         if self.config.score_gamma is None:
             return x
-        return torch.cat([x, self._level(ids, sigma)[:, skip:, None].to(x.dtype)], -1)
+        level = self._level(ids, sigma)[:, skip:, None]
+        return torch.cat([x, level.to(x.dtype)], -1)
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight [N, D] and bias [N] of the head."""
         return self.output.weight, self.output.bias
 
-    def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
-        """Raw outputs [B, R, N] of a whole sequence under full attention, for a quick look."""
-        t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
-        positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        return linear(self.body(input_ids, positions, t, Visibility()), *self.head_parameters())
 
-
-AutoConfig.register(
-    DDiTConfig.model_type, DDiTConfig
-)  # so that hub and AutoTokenizer know a model folder
+# so that the Hub and AutoTokenizer know a model folder
+AutoConfig.register(DDiTConfig.model_type, DDiTConfig)
 AutoModel.register(DDiTConfig, DDiTDenoiser)

@@ -8,27 +8,29 @@ None, `causal` (square, no mask) and a dropout rate to [B, H, Q, D/H].
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-Kernel = Callable[[Tensor, Tensor, Tensor, Tensor | None, bool, float], Tensor]
+
+class Kernel(Protocol):
+    """q, k, v, what they may see, and the rate of dropout -> attention [B, H, Q, D/H]."""
+
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool, dropout: float
+    ) -> Tensor:
+        """Attention of q to k and v."""
 
 
-@lru_cache(
-    maxsize=2
-)  # all layers of a call share a mask; of a mask of bools each layer would keep a copy in floats
+# All layers of a call share a mask; of a mask of bools each layer would keep a copy in floats.
+@lru_cache(maxsize=2)
 @torch.inference_mode(False)  # a constant mask is met in training and in validation
 def _bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return (
-        torch.zeros(mask.shape, dtype=dtype, device=mask.device)
-        .masked_fill_(~mask, -torch.inf)
-        .unsqueeze(1)
-    )
+    bias = torch.zeros(mask.shape, dtype=dtype, device=mask.device)
+    return bias.masked_fill_(~mask, -torch.inf).unsqueeze(1)
 
 
 def sdpa(
@@ -45,11 +47,9 @@ def sdpa(
 def _flex() -> Any:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return (
-        torch.compile(flex_attention, dynamic=False)
-        if torch.cuda.is_available()
-        else flex_attention
-    )
+    if torch.cuda.is_available():
+        return torch.compile(flex_attention, dynamic=False)
+    return flex_attention
 
 
 @lru_cache(maxsize=2)  # all layers of a call share a mask
@@ -61,9 +61,8 @@ def _block_mask(mask: Tensor) -> Any:
     def sees(b: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
         return mask[b if batch > 1 else 0, i, j]
 
-    return create_block_mask(
-        sees, batch if batch > 1 else None, None, Q, K, device=mask.device.type
-    )
+    B = batch if batch > 1 else None
+    return create_block_mask(sees, B=B, H=None, Q_LEN=Q, KV_LEN=K, device=mask.device.type)
 
 
 @lru_cache(maxsize=2)
@@ -83,7 +82,8 @@ def flex(
         raise ValueError("the flex kernel has no backward pass on CPU: set attention to sdpa")
     if causal:
         mask = _causal(q.shape[2], q.device)
-    return _flex()(q, k, v, block_mask=None if mask is None else _block_mask(mask))
+    block_mask = None if mask is None else _block_mask(mask)
+    return _flex()(q, k, v, block_mask=block_mask)
 
 
 def flash(
@@ -92,11 +92,13 @@ def flash(
     """flash-attn: half precision on CUDA, full or causal attention; it knows no masks."""
     if mask is not None:
         raise ValueError(
-            "the flash kernel knows no masks (two-stream training, packed documents): set attention to sdpa or flex"
+            "the flash kernel knows no masks (two-stream training, packed documents): set "
+            "attention to sdpa or flex"
         )
     if q.device.type != "cuda" or q.dtype not in (torch.float16, torch.bfloat16):
         raise ValueError(
-            f"the flash kernel needs half precision on CUDA, got {q.dtype} on {q.device.type}: set attention to sdpa"
+            f"the flash kernel needs half precision on CUDA, got {q.dtype} on {q.device.type}: set "
+            "attention to sdpa"
         )
     from flash_attn import flash_attn_func
 
@@ -108,10 +110,11 @@ BACKENDS: dict[str, Kernel] = {"sdpa": sdpa, "flex": flex, "flash": flash}
 
 
 def check_backend(name: str) -> None:
-    """Raise a ValueError, with the remedy, if the kernel of this name is unknown or not installed."""
+    """A ValueError, with the remedy, if the kernel of this name is unknown or not installed."""
     if name not in BACKENDS:
         raise ValueError(f"unknown attention kernel {name!r}: choose one of {', '.join(BACKENDS)}")
     if name == "flash" and importlib.util.find_spec("flash_attn") is None:
         raise ValueError(
-            "attention: flash needs flash-attn: pip install --no-build-isolation 'textdiff[flash]', or use sdpa"
+            "attention: flash needs flash-attn: pip install --no-build-isolation "
+            "'textdiff[flash]', or use sdpa"
         )

@@ -14,7 +14,6 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from transformers import (
     AttentionInterface,
     AutoConfig,
@@ -30,13 +29,13 @@ from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
 from .attention import attend
 from .base import DenoiserModel
-from .block import TimeEmbedding
+from .embeddings import TimeEmbedding
 from .kernels import check_backend
+from .stack import context_without_output
 
-FAMILIES = (
-    "gpt2",
-    "llama",
-)  # every layer attends to all that it may see: no sliding windows of a layer's own
+FAMILIES = ("gpt2", "llama")
+"""Every layer of these attends to all that it may see: none has sliding windows of its own."""
+GROWING_ROPE = ("dynamic", "longrope")
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 FORGOTTEN = (
     "_name_or_path",
@@ -61,17 +60,27 @@ class Sight(NamedTuple):
 
 
 def _attention(
-    module: Any, q: Tensor, k: Tensor, v: Tensor, mask: None, scaling: float, sight: Sight, **_: Any
+    module: Any,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: None,
+    scaling: float,
+    sight: Sight,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """An attention function of `transformers`: q [B, H, R, D/H], k and v [B, G, R, D/H] (G <= H
     groups) -> [B, R, H, D/H].
     """
     if sight.cache is not None:  # of G heads: grouped queries share their keys
         k, v = sight.cache.extend(module.layer_idx, k, v)
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    group = q.shape[1] // k.shape[1]
+    k = k.repeat_interleave(group, 1)
+    v = v.repeat_interleave(group, 1)
     scale = scaling * q.shape[-1] ** 0.5  # 1, but for GPT-2 variants that scale otherwise
-    q = q if abs(scale - 1) < 1e-9 else q * scale
-    parts = attend(q.to(v.dtype), k.to(v.dtype), v, sight.visibility, 0.0, sight.backend)
+    if abs(scale - 1) >= 1e-9:
+        q = q * scale
+    parts = attend(q.to(v.dtype), k.to(v.dtype), v, sight.visibility, backend=sight.backend)
     return torch.cat(parts, 2).transpose(1, 2), None
 
 
@@ -95,8 +104,11 @@ class PretrainedDenoiserConfig(PreTrainedConfig):
         **kwargs: Any,
     ):
         self.base = base or {"model_type": "gpt2"}
-        self.conditioned, self.bos, self.attention = conditioned, bos, attention
-        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+        self.conditioned = conditioned
+        self.bos = bos
+        self.attention = attention
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
 
 
 @dataclass(frozen=True)
@@ -105,9 +117,10 @@ class Pretrained(Architecture):
 
     Args:
         source: a GPT-2 or Llama: an id on the Hugging Face Hub, or a local folder.
-        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.network.kernels`).
-        checkpoint: recompute activations in the backward pass: less memory, about a third more
-            time.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA
+            (`textdiff.network.kernels`).
+        checkpoint: compute activations again in the backward pass: less memory, about a third
+            more time.
     """
 
     source: str
@@ -133,24 +146,24 @@ class Pretrained(Architecture):
         base = self._open()
         if base.config.vocab_size != num_tokens:
             raise ValueError(
-                f"{self.source!r} has {base.config.vocab_size} tokens, the data's tokenizer {num_tokens}: use the base's own, "
-                f"--data.tokenizer textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path {self.source}"
+                f"{self.source!r} has {base.config.vocab_size} tokens, the data's tokenizer "
+                f"{num_tokens}: use the base's own, --data.tokenizer "
+                "textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path "
+                f"{self.source}"
             )
         plain = {
             name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN
         }
-        network = PretrainedDenoiser(
-            PretrainedDenoiserConfig(plain, sees_time, bos, self.attention)
-        )
+        config = PretrainedDenoiserConfig(plain, sees_time, bos, attention=self.attention)
+        network = PretrainedDenoiser(config)
         network.base.load_state_dict(base.base_model.state_dict())
         if network.output is not None:
             network.output.load_state_dict(base.get_output_embeddings().state_dict())
         with torch.no_grad():
             network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
         if self.checkpoint:
-            with warnings.catch_warnings(
-                action="ignore", category=FutureWarning
-            ):  # its new name came after transformers 5.17
+            # its new name came after transformers 5.17
+            with warnings.catch_warnings(action="ignore", category=FutureWarning):
                 network.base.gradient_checkpointing_enable({"use_reentrant": False})
         return network
 
@@ -159,17 +172,18 @@ class Pretrained(Architecture):
         try:
             config = AutoConfig.from_pretrained(self.source)
             check_family(config)
-            base, found = AutoModelForCausalLM.from_pretrained(
+            opened: Any = AutoModelForCausalLM.from_pretrained(
                 self.source, config=config, dtype=torch.float32, output_loading_info=True
             )
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{self.source!r} cannot be loaded ({error}): give the id of a GPT-2 or Llama, or a local folder"
+                f"{self.source!r} cannot be loaded ({error}): give the id of a GPT-2 or Llama, or "
+                "a local folder"
             ) from None
-        if found["missing_keys"]:
-            raise ValueError(
-                f"{self.source!r} lacks weights ({', '.join(sorted(found['missing_keys'])[:3])}): copy it again"
-            )
+        base, loading = opened
+        if loading["missing_keys"]:
+            missing = ", ".join(sorted(loading["missing_keys"])[:3])
+            raise ValueError(f"{self.source!r} lacks weights ({missing}): copy it again")
         return base
 
 
@@ -179,34 +193,30 @@ def check_family(config: PreTrainedConfig) -> None:
     """
     if config.model_type not in FAMILIES:
         raise ValueError(f"it is a {config.model_type!r}, not one of {', '.join(FAMILIES)}")
-    if (rope := getattr(config, "rope_parameters", None)) and rope["rope_type"] in (
-        "dynamic",
-        "longrope",
-    ):
+    rope = getattr(config, "rope_parameters", None)
+    if rope and rope["rope_type"] in GROWING_ROPE:
         raise ValueError(
-            f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot be cached"
+            f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot "
+            "be cached"
         )
 
 
 class PretrainedDenoiser(DenoiserModel):
-    """The denoiser (see `network.protocol`) around a GPT-2 or Llama; `base` and `output` are
-    `transformers`' own modules.
-    """
+    """A GPT-2 or Llama as a denoiser; `base` and `output` are `transformers`' own modules."""
 
     config_class = PretrainedDenoiserConfig
     base_model_prefix = "textdiff"
 
     def __init__(self, config: PretrainedDenoiserConfig):
         super().__init__(config)
-        base = AutoConfig.for_model(
-            **{**config.base, **{name: 0.0 for name in DROPOUTS if name in config.base}}
-        )
+        without_dropout = {name: 0.0 for name in DROPOUTS if name in config.base}
+        base = AutoConfig.for_model(**config.base | without_dropout)
         check_family(base)
         self.base = AutoModel.from_config(base, attn_implementation=ATTENTION, dtype=torch.float32)
         D = base.hidden_size
-        self.output = (
-            None if base.tie_word_embeddings else nn.Linear(D, base.vocab_size, bias=False)
-        )
+        self.output = None
+        if not base.tie_word_embeddings:
+            self.output = nn.Linear(D, base.vocab_size, bias=False)
         self.mask = nn.Parameter(torch.zeros(D))
         self.time = TimeEmbedding(D) if config.conditioned else None
         self.condition = nn.Linear(D, D) if config.conditioned else None
@@ -231,7 +241,7 @@ class PretrainedDenoiser(DenoiserModel):
         return True
 
     @property
-    def blocks(self) -> nn.ModuleList:
+    def blocks(self) -> nn.ModuleList:  # type: ignore[override]
         """The base's layers."""
         return self.base.h if self.base.config.model_type == "gpt2" else self.base.layers
 
@@ -247,45 +257,40 @@ class PretrainedDenoiser(DenoiserModel):
         visibility: Visibility,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
-        `network.protocol`.
+        """Hidden rows: see `denoiser.Denoiser`.
 
         Raises:
             ValueError: if a position is past those that the base has learnt (GPT-2).
         """
-        limit = self.base.config.max_position_embeddings
-        if self.base.config.model_type == "gpt2" and (last := int(positions.max())) >= limit:
-            raise ValueError(
-                f"position {last} is past the {limit} that the base has learnt: take at most {limit - 1} tokens "
-                f"({limit} under quenched AR)"
-            )
+        self._check_positions(positions)
+        embed = self.get_input_embeddings()
         masked = (ids == self.num_tokens).unsqueeze(-1)
-        x = torch.where(
-            masked, self.mask, self.get_input_embeddings()(ids.clamp(max=self.num_tokens - 1))
-        )
+        x = torch.where(masked, self.mask, embed(ids.clamp(max=self.num_tokens - 1)))
         if self.time is not None and self.condition is not None:
             x = x + self.condition(self.time(t))
-        sight = Sight(visibility, cache, self.config.attention)
-        places = positions.reshape(-1, ids.shape[-1])
-        hidden = self.base(
-            inputs_embeds=x, position_ids=places, use_cache=False, sight=sight
-        ).last_hidden_state
-        return hidden[:, visibility.context :] if visibility.context < ids.shape[-1] else hidden
+        output = self.base(
+            inputs_embeds=x,
+            position_ids=positions.reshape(-1, ids.shape[-1]),
+            use_cache=False,
+            sight=Sight(visibility, cache, self.config.attention),
+        )
+        return output.last_hidden_state[:, context_without_output(visibility, ids.shape[-1]) :]
+
+    def _check_positions(self, positions: Tensor) -> None:
+        if self.base.config.model_type != "gpt2":
+            return
+        limit = self.base.config.max_position_embeddings
+        last = int(positions.max())
+        if last >= limit:
+            raise ValueError(
+                f"position {last} is past the {limit} that the base has learnt: take at most "
+                f"{limit - 1} tokens ({limit} under quenched AR)"
+            )
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
         """Weight [N, D] of the base's head; tied, its embedding."""
-        return (self.get_input_embeddings() if self.output is None else self.output).weight, None
-
-    def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
-        """Logits [B, R, N] under causal attention, those of the base as long as no id is MASK, for
-        a quick look.
-        """
-        R = input_ids.shape[-1]
-        t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
-        places = torch.arange(R, device=input_ids.device)
-        return linear(
-            self.body(input_ids, places, t, Visibility(context=R)), *self.head_parameters()
-        )
+        head: Any = self.get_input_embeddings() if self.output is None else self.output
+        return head.weight, None
 
 
 AutoConfig.register(PretrainedDenoiserConfig.model_type, PretrainedDenoiserConfig)

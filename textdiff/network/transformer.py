@@ -6,12 +6,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
@@ -19,8 +16,15 @@ from ..denoiser.cache import Cache
 from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
 from .base import DenoiserModel
-from .block import Block, Condition, TimeEmbedding, rotary
+from .block import Block, Condition
+from .embeddings import TimeEmbedding
 from .kernels import check_backend
+from .stack import Stack
+
+Layout = Literal["aligned", "shifted"]
+INITIAL = 0.02  # standard deviation of initial weights, as in GPT-2
+SHAPE = ("layers", "width", "heads", "tie", "dropout")
+"""What an architecture and the config of its network have in common."""
 
 
 class TransformerConfig(PreTrainedConfig):
@@ -40,18 +44,20 @@ class TransformerConfig(PreTrainedConfig):
         conditioned: bool = False,
         bos: int = 0,
         attention: str = "sdpa",
-        **kwargs: object,
+        **kwargs: Any,
     ):
-        self.num_tokens, self.layers, self.width, self.heads = num_tokens, layers, width, heads
-        self.tie, self.dropout, self.shifted, self.conditioned, self.bos = (
-            tie,
-            dropout,
-            shifted,
-            conditioned,
-            bos,
-        )
+        self.num_tokens = num_tokens
+        self.layers = layers
+        self.width = width
+        self.heads = heads
+        self.tie = tie
+        self.dropout = dropout
+        self.shifted = shifted
+        self.conditioned = conditioned
+        self.bos = bos
         self.attention = attention
-        super().__init__(**{"tie_word_embeddings": False, **kwargs})
+        kwargs.setdefault("tie_word_embeddings", False)
+        super().__init__(**kwargs)
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,10 @@ class Transformer(Architecture):
         tie: share the head's weights with the embedding.
         dropout: on residual branches and attention, in [0, 1).
         layout: "aligned": row j predicts token j; "shifted": row j-1 does, with a BOS in front.
-        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA (`textdiff.network.kernels`).
-        checkpoint: recompute activations in the backward pass: less memory, about a third more
-            time.
+        attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA
+            (`textdiff.network.kernels`).
+        checkpoint: compute activations again in the backward pass: less memory, about a third
+            more time.
     """
 
     layers: int = 4
@@ -76,7 +83,7 @@ class Transformer(Architecture):
     heads: int = 4
     tie: bool = False
     dropout: float = 0.0
-    layout: Literal["aligned", "shifted"] = "aligned"
+    layout: Layout = "aligned"
     attention: Literal["sdpa", "flex", "flash"] = "sdpa"
     checkpoint: bool = False
 
@@ -86,7 +93,8 @@ class Transformer(Architecture):
                 raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
         if self.width % (2 * self.heads):
             raise ValueError(
-                f"width must be a multiple of 2 * heads (RoPE turns pairs), got width={self.width}, heads={self.heads}"
+                "width must be a multiple of 2 * heads (RoPE turns pairs), got "
+                f"width={self.width}, heads={self.heads}"
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
@@ -96,32 +104,25 @@ class Transformer(Architecture):
 
     def build(self, num_tokens: int, sees_time: bool, bos: int) -> TransformerDenoiser:
         """The untrained network over N = num_tokens ordinary tokens, seeing t if `sees_time`."""
-        network = TransformerDenoiser(
-            TransformerConfig(
-                num_tokens=num_tokens,
-                layers=self.layers,
-                width=self.width,
-                heads=self.heads,
-                tie=self.tie,
-                dropout=self.dropout,
-                shifted=self.layout == "shifted",
-                conditioned=sees_time,
-                bos=bos,
-                attention=self.attention,
-            )
+        config = TransformerConfig(
+            num_tokens=num_tokens,
+            shifted=self.layout == "shifted",
+            conditioned=sees_time,
+            bos=bos,
+            attention=self.attention,
+            **{name: getattr(self, name) for name in SHAPE},
         )
-        network.recompute = self.checkpoint
+        network = TransformerDenoiser(config)
+        network.blocks.recompute = self.checkpoint
         return network
 
 
 class TransformerDenoiser(DenoiserModel):
-    """The denoiser (see `network.protocol`): embeddings for N + 1 ids, blocks, a final norm and a
-    linear head over N tokens.
-    """
+    """Our denoiser: embeddings of N + 1 ids, blocks, a final norm, a linear head over N tokens."""
 
     config_class = TransformerConfig
     base_model_prefix = "textdiff"
-    recompute = False
+    blocks: Stack
     _no_split_modules = ["Block"]  # noqa: RUF012 - transformers' own convention
 
     def __init__(self, config: TransformerConfig):
@@ -129,7 +130,8 @@ class TransformerDenoiser(DenoiserModel):
         D = config.width
         self.embedding = nn.Embedding(config.num_tokens + 1, D)
         self.time = TimeEmbedding(D) if config.conditioned else None
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        blocks = [Block(config) for _ in range(config.layers)]
+        self.blocks = Stack(blocks, head_size=D // config.heads)
         self.norm = nn.LayerNorm(D, bias=False)
         self.output = None if config.tie else nn.Linear(D, config.num_tokens)
         self.post_init()
@@ -139,31 +141,32 @@ class TransformerDenoiser(DenoiserModel):
         is log N.
         """
         if isinstance(module, nn.Linear):
-            zero = module is self.output or any(module is block.modulation for block in self.blocks)
-            deep = any(module is block.out or module is block.down for block in self.blocks)
-            init.normal_(
-                module.weight,
-                std=0.0 if zero else 0.02 / math.sqrt(2 * self.config.layers) if deep else 0.02,
-            )
+            init.normal_(module.weight, std=self._deviation(module))
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            init.normal_(module.weight, std=0.02)
+            init.normal_(module.weight, std=INITIAL)
         elif isinstance(module, nn.LayerNorm):
-            # A tied head sees the own token's embedding in the residual stream: its first logit
-            # would be 0.02 D.
-            tied = self.config.tie and module is self.norm
-            init.constant_(
-                module.weight, min(1.0, 0.5 / (0.02 * self.config.width)) if tied else 1.0
-            )
+            scale = 1.0
+            if self.config.tie and module is self.norm:
+                # A tied head sees the own token's embedding in the residual stream: its first
+                # logit would be 0.02 D.
+                scale = min(1.0, 0.5 / (INITIAL * self.config.width))
+            init.constant_(module.weight, scale)
+
+    def _deviation(self, module: nn.Linear) -> float:
+        """Standard deviation of the initial weights of a linear map."""
+        if module is self.output or any(module is block.modulation for block in self.blocks):
+            return 0.0
+        if any(module is block.out or module is block.down for block in self.blocks):
+            return INITIAL / math.sqrt(2 * self.config.layers)
+        return INITIAL
 
     @property
     def architecture(self) -> Transformer:
         """The shape that builds such a network."""
-        c = self.config
-        return Transformer(
-            c.layers, c.width, c.heads, c.tie, c.dropout, "shifted" if c.shifted else "aligned"
-        )
+        layout: Layout = "shifted" if self.config.shifted else "aligned"
+        return Transformer(layout=layout, **{name: getattr(self.config, name) for name in SHAPE})
 
     def get_input_embeddings(self) -> nn.Module:
         """The embedding, for transformers' tools."""
@@ -177,25 +180,9 @@ class TransformerDenoiser(DenoiserModel):
         visibility: Visibility,
         cache: Cache | None = None,
     ) -> Tensor:
-        """Hidden rows of ids [B, R] in 0..N at positions [R] or [B, R] and times t [B, R]: see
-        `network.protocol`.
-        """
-        x = self.embedding(ids)
-        cos, sin = rotary(positions, self.config.width // self.config.heads, x.dtype)
-        c = None
-        if (
-            self.time is not None
-        ):  # few different times occur in a call, so the modulations are made once for each
-            levels, place = t.unique(return_inverse=True)
-            c = Condition(self.time(levels), place)
-        skip = visibility.context if visibility.context < ids.shape[-1] else 0
-        for layer, block in enumerate(self.blocks):
-            last = layer == len(self.blocks) - 1
-            if self.recompute and self.training and not last:
-                x = checkpoint(block, x, c, cos, sin, visibility, use_reentrant=False)
-            else:  # context rows end as keys and values
-                extend = None if cache is None else partial(cache.extend, layer)
-                x = block(x, c, cos, sin, visibility, skip if last else 0, extend)
+        """Hidden rows: see `denoiser.Denoiser`."""
+        condition = None if self.time is None else Condition.of(self.time, t)
+        x = self.blocks(self.embedding(ids), positions, condition, visibility, cache=cache)
         return self.norm(x)
 
     def head_parameters(self) -> tuple[Tensor, Tensor | None]:
@@ -204,20 +191,7 @@ class TransformerDenoiser(DenoiserModel):
             return self.embedding.weight[: self.num_tokens], None
         return self.output.weight, self.output.bias
 
-    def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
-        """Logits [B, R, N] of a whole sequence under full (aligned) or causal (shifted) attention,
-        for a quick look.
-        """
-        weight, bias = self.head_parameters()
-        t = torch.zeros_like(input_ids, dtype=torch.float64) if t is None else t
-        positions = torch.arange(input_ids.shape[-1], device=input_ids.device)
-        hidden = self.body(
-            input_ids, positions, t, Visibility(context=len(positions) if self.shifted else 0)
-        )
-        return nn.functional.linear(hidden, weight, bias)
 
-
-AutoConfig.register(
-    TransformerConfig.model_type, TransformerConfig
-)  # so that hub and AutoTokenizer know a model folder
+# so that the Hub and AutoTokenizer know a model folder
+AutoConfig.register(TransformerConfig.model_type, TransformerConfig)
 AutoModel.register(TransformerConfig, TransformerDenoiser)

@@ -57,7 +57,8 @@ def steps(schedule: Hyperschedule, L: int) -> Figure:
     table = levels(schedule, L)
     if table.numel() > MAX_CELLS:
         raise ValueError(
-            f"{table.numel()} bars are too many to see: draw at most {MAX_CELLS}, with a smaller L or fewer levels"
+            f"{table.numel()} bars are too many to see: draw at most {MAX_CELLS}, with a smaller L "
+            "or fewer levels"
         )
     figure = _figure(7, 6)
     axes = figure.add_subplot(projection="3d", box_aspect=(4, 4, 2.5))

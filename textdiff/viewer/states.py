@@ -72,21 +72,25 @@ def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
     ids = trajectory.ids
     if ids.dim() != 2 or not len(ids):
         raise ValueError(
-            f"a trajectory has ids [frames, L] with at least one frame, got the shape {tuple(ids.shape)}"
+            "a trajectory has ids [frames, L] with at least one frame, got the shape "
+            f"{tuple(ids.shape)}"
         )
     parts = {"settled": trajectory.settled, "confidence": trajectory.confidence}
     for name, part in parts.items():
         if part.shape != ids.shape:
             raise ValueError(
-                f"{name} has the shape {tuple(part.shape)}, but ids has {tuple(ids.shape)}: record both at every frame"
+                f"{name} has the shape {tuple(part.shape)}, but ids has {tuple(ids.shape)}: record "
+                "both at every frame"
             )
     if trajectory.given.shape != ids.shape[1:]:
         raise ValueError(
-            f"given has the shape {tuple(trajectory.given.shape)}, but there are {ids.shape[1]} positions"
+            f"given has the shape {tuple(trajectory.given.shape)}, but there are {ids.shape[1]} "
+            "positions"
         )
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= num_tokens:
         raise ValueError(
-            f"token ids lie in {int(ids.min())}..{int(ids.max())}, outside 0..{num_tokens}: give the model's num_tokens (MASK is that id)"
+            f"token ids lie in {int(ids.min())}..{int(ids.max())}, outside 0..{num_tokens}: give "
+            "the model's num_tokens (MASK is that id)"
         )
     return state(
         torch.cat([ids[:1], ids[:-1]]), ids, trajectory.settled, trajectory.given, num_tokens
