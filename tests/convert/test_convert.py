@@ -311,9 +311,9 @@ def test_bd3lm_two_streams_and_generation(tmp_path):
         positions=[*range(L), *range(L)],
         sees=reference.block_diffusion_mask(L, 2),
     )[:L, :N]
-    tiling = model.hyperschedule.tiling(torch.zeros(1, 1, dtype=torch.int64), L)
+    tiling = model.hyperschedule.plan(L).tiling(torch.zeros(1, 1, dtype=torch.int64))
     call = training_call(
-        model.network, model.hyperschedule, x, z, torch.full((1, L), 0.5).double(), tiling
+        model.network, model.hyperschedule, x, z, torch.full((1, L), 0.5).double(), tiling=tiling
     )
     close(logits_of(model.network, call.hidden(model.network))[0], expected)
     drawn = torch.cat([x[:, :2], z[:, 2:4], torch.full((1, 2), N)], 1)

@@ -44,7 +44,7 @@ def noisy(schedule: Hyperschedule, offset: int, seed: int = 0):
     """(x, z, t, tiling): clean tokens and any noisy ones, at the levels of the tiling."""
     draw = torch.Generator().manual_seed(seed)
     x, z = torch.randint(N, (B, L), generator=draw), torch.randint(N + 1, (B, L), generator=draw)
-    tiling = schedule.tiling(torch.full((B, 1), float(offset)), L)
+    tiling = schedule.plan(L).tiling(torch.full((B, 1), float(offset)))
     return x, z, tiling.level / schedule.T, tiling
 
 
@@ -63,7 +63,7 @@ def test_42_training_call_reproduces_every_generation_call(schedule):
     net, seen = network(), torch.zeros(L, dtype=torch.int64)
     for offset in range(schedule.T):
         x, z, t, tiling = noisy(schedule, offset)
-        trained = logits_of(net, training_call(net, schedule, x, z, t, tiling).hidden(net))
+        trained = logits_of(net, training_call(net, schedule, x, z, t, tiling=tiling).hidden(net))
         for k in range(offset, schedule.calls(L), schedule.T):
             settled, level = schedule.settled(k, L), schedule.level(k, L).double() / schedule.T
             state = torch.where(settled, x, torch.where(schedule.window(k, L), z, N))
@@ -78,7 +78,7 @@ def test_42_training_call_reproduces_every_generation_call(schedule):
 def test_42_shifted_quenched_training_reproduces_every_generation_call():
     net, schedule = network("shifted"), QuenchedAR()
     x, z, t, tiling = noisy(schedule, 0)
-    trained = logits_of(net, training_call(net, schedule, x, z, t, tiling).hidden(net))
+    trained = logits_of(net, training_call(net, schedule, x, z, t, tiling=tiling).hidden(net))
     for k in range(L):
         state = torch.where(torch.arange(L) < k, x, N)
         call, active = generation_call(net, schedule, k, state, (state == N).double())
@@ -119,7 +119,7 @@ def test_43_clean_stream_of_training_sees_no_noise_and_no_later_token(schedule):
     x, z, t, tiling = noisy(schedule, 0)
 
     def clean_stream(x, z, t):
-        call = training_call(net, schedule, x, z, t, tiling)
+        call = training_call(net, schedule, x, z, t, tiling=tiling)
         return rows_before_the_last_block(net, call)[:, :L]
 
     reference = clean_stream(x, z, t)
@@ -140,15 +140,15 @@ def test_43_a_window_sees_its_settled_context_and_itself_only(schedule):
     start, T = schedule.start(L), schedule.T
     for offset in range(T):
         x, z, t, tiling = noisy(schedule, offset)
-        reference = training_call(net, schedule, x, z, t, tiling).hidden(net)
+        reference = training_call(net, schedule, x, z, t, tiling=tiling).hidden(net)
         for j in range(L):
             other_x, other_z = x.clone(), z.clone()
             other_x[:, j], other_z[:, j] = (x[:, j] + 1) % N, (z[:, j] + 1) % (N + 1)
             by_x = (
-                training_call(net, schedule, other_x, z, t, tiling).hidden(net) != reference
+                training_call(net, schedule, other_x, z, t, tiling=tiling).hidden(net) != reference
             ).any(-1)[0]
             by_z = (
-                training_call(net, schedule, x, other_z, t, tiling).hidden(net) != reference
+                training_call(net, schedule, x, other_z, t, tiling=tiling).hidden(net) != reference
             ).any(-1)[0]
             call, window = tiling.call[0], tiling.window[0]
             assert torch.equal(by_x, start[j] <= call - T)
@@ -166,11 +166,13 @@ def test_documents_are_kept_apart(schedule, layout):
     net = network(layout)
     document = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
     x, z, t, tiling = noisy(schedule, 0)
-    reference = training_call(net, schedule, x, z, t, tiling, document).hidden(net)
+    reference = training_call(net, schedule, x, z, t, tiling=tiling, document=document).hidden(net)
     for number in range(3):
         mine = document == number
         other_x, other_z = x.where(mine, (x + 1) % N), z.where(mine, (z + 1) % (N + 1))
-        changed = training_call(net, schedule, other_x, other_z, t, tiling, document).hidden(net)
+        changed = training_call(
+            net, schedule, other_x, other_z, t, tiling=tiling, document=document
+        ).hidden(net)
         assert torch.equal(changed[mine], reference[mine])
         if layout == "aligned":
             assert (changed[~mine] != reference[~mine]).any(-1).all()
@@ -183,7 +185,7 @@ def test_documents_of_the_shifted_layout_start_anew():
     net, schedule = network("shifted"), QuenchedAR()
     x, z, t, tiling = noisy(schedule, 0)
     document = torch.tensor([[0, 0, 1, 1, 1, 2]]).expand(B, -1)
-    together = training_call(net, schedule, x, z, t, tiling, document).hidden(net)
+    together = training_call(net, schedule, x, z, t, tiling=tiling, document=document).hidden(net)
     for begin, end in pairwise((0, 2, 5, 6)):
         ids = torch.cat([torch.full((B, 1), net.bos), x[:, begin : end - 1]], 1)
         alone = net.body(
@@ -200,10 +202,12 @@ def test_ignored_padding_changes_no_other_row(schedule, layout):
     net = network(layout)
     valid = torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
     x, z, t, tiling = noisy(schedule, 0)
-    reference = training_call(net, schedule, x, z, t, tiling, None, valid).hidden(net)
+    reference = training_call(net, schedule, x, z, t, tiling=tiling, valid=valid).hidden(net)
     other_x, other_z = x.where(valid, (x + 1) % N), z.where(valid, (z + 1) % (N + 1))
-    changed = training_call(net, schedule, other_x, other_z, t, tiling, None, valid).hidden(net)
+    changed = training_call(net, schedule, other_x, other_z, t, tiling=tiling, valid=valid).hidden(
+        net
+    )
     assert torch.equal(changed[valid], reference[valid])
     assert reference.isfinite().all()
-    full = training_call(net, schedule, x, z, t, tiling).hidden(net)
+    full = training_call(net, schedule, x, z, t, tiling=tiling).hidden(net)
     torch.testing.assert_close(full[1], reference[1], rtol=0, atol=1e-12)

@@ -53,7 +53,7 @@ def network(layout, layers=3):
 def noisy(schedule, offsets):
     """Clean and noisy tokens, times and tiling for one offset a row."""
     torch.manual_seed(2)
-    tiling = schedule.tiling(offsets, L)
+    tiling = schedule.plan(L).tiling(offsets)
     t = tiling.level / schedule.T
     x = torch.randint(0, N, (len(offsets), L))
     z = torch.where(torch.rand(x.shape) < 0.5, N, torch.randint(0, N, x.shape))
@@ -69,7 +69,7 @@ def test_42_two_stream_logits_are_those_of_each_windows_own_call(layout, schedul
         )  # rows of a batch may tile differently
         x, z, t, tiling = noisy(schedule, offsets)
         with torch.no_grad():
-            together = training_call(net, schedule, x, z, t, tiling).hidden(net)
+            together = training_call(net, schedule, x, z, t, tiling=tiling).hidden(net)
         for row in range(B):
             for k in range(int(offsets[row]), schedule.calls(L), schedule.T):
                 settled, window = schedule.settled(k, L), schedule.window(k, L)
@@ -104,7 +104,7 @@ def test_41_43_a_window_depends_on_its_context_and_itself_alone(layout, schedule
     net = network(layout)
     x, z, t, tiling = noisy(schedule, torch.zeros(B, 1, dtype=torch.int64))
     with torch.no_grad():
-        before = training_call(net, schedule, x, z, t, tiling).hidden(net)
+        before = training_call(net, schedule, x, z, t, tiling=tiling).hidden(net)
         for number in tiling.window[0].unique():
             inside = tiling.window[0] == number
             call = tiling.call[0][inside][0]
@@ -117,7 +117,7 @@ def test_41_43_a_window_depends_on_its_context_and_itself_alone(layout, schedule
                 other_z = torch.where(t == 1, N, other_z)  # a token at level T is not fed
             own = (x + 1) % N
             hidden_own = torch.where(inside, own, other_x)  # nor its own clean tokens
-            after = training_call(net, schedule, hidden_own, other_z, t, tiling).hidden(net)
+            after = training_call(net, schedule, hidden_own, other_z, t, tiling=tiling).hidden(net)
             torch.testing.assert_close(after[:, inside], before[:, inside], atol=1e-12, rtol=0)
 
 
@@ -130,7 +130,7 @@ def test_41_43_a_window_depends_on_its_context_and_itself_alone(layout, schedule
 ])  # fmt: skip
 def test_flat_and_quenched_ar_cost_one_length(layout, schedule, rows):
     x, z, t, tiling = noisy(schedule, torch.zeros(B, 1, dtype=torch.int64))
-    assert training_call(network(layout), schedule, x, z, t, tiling).ids.shape == (B, rows)
+    assert training_call(network(layout), schedule, x, z, t, tiling=tiling).ids.shape == (B, rows)
 
 
 def test_22_the_bound_of_block_is_the_sum_of_conditional_block_bounds():
@@ -147,7 +147,7 @@ def test_22_the_bound_of_block_is_the_sum_of_conditional_block_bounds():
         draw.z[:, :4],
         draw.t[:, :4],
         draw.s[:, :4],
-        schedule.tiling(torch.zeros(1, 1), 4),
+        schedule.plan(4).tiling(torch.zeros(1, 1)),
         draw.factor,
     )
     alone = row_sum(net, first, cut, Nelbo(), process, schedule)[1]
@@ -187,19 +187,23 @@ def test_documents_and_ignored_padding_stay_apart(layout, schedule):
         torch.where(t[:, 3:] == 1, N, (z[:, 3:] + 1) % (N + 1)),
     )
     with torch.no_grad():
-        before = training_call(net, schedule, x, z, t, tiling, document).hidden(net)
-        after = training_call(net, schedule, other_x, other_z, t, tiling, document).hidden(net)
+        before = training_call(net, schedule, x, z, t, tiling=tiling, document=document).hidden(net)
+        after = training_call(
+            net, schedule, other_x, other_z, t, tiling=tiling, document=document
+        ).hidden(net)
     torch.testing.assert_close(after[:, :3], before[:, :3], atol=1e-12, rtol=0)
     valid = (torch.arange(L) < 6).expand(B, L)
     padded_x, padded_z = x.clone(), z.clone()
     padded_x[:, 6:], padded_z[:, 6:] = (x[:, 6:] + 1) % N, (z[:, 6:] + 2) % (N + 1)
     with torch.no_grad():
-        before = training_call(net, schedule, x, z, t, tiling, None, valid).hidden(net)
-        after = training_call(net, schedule, padded_x, padded_z, t, tiling, None, valid).hidden(net)
+        before = training_call(net, schedule, x, z, t, tiling=tiling, valid=valid).hidden(net)
+        after = training_call(
+            net, schedule, padded_x, padded_z, t, tiling=tiling, valid=valid
+        ).hidden(net)
     torch.testing.assert_close(after[:, :6], before[:, :6], atol=1e-12, rtol=0)
 
 
 def test_shifted_layout_refuses_what_is_not_left_to_right():
     x, z, t, tiling = noisy(ANY_ORDER[0], torch.zeros(B, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="left to right"):
-        training_call(network("shifted"), ANY_ORDER[0], x, z, t, tiling)
+        training_call(network("shifted"), ANY_ORDER[0], x, z, t, tiling=tiling)

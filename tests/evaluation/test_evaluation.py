@@ -259,11 +259,9 @@ def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, l
     network = random_transformer(N, sees_time=False, layout=layout)
     nats, t = chain_rule.order_nats(network, Batch(ids, index, index), schedule, Noise(4, index))
     assert float((-nats.sum(-1)).exp().sum()) == pytest.approx(1.0, abs=1e-10)
-    size = torch.bincount(schedule.groups(L))[schedule.groups(L)]
-    places = [
-        sorted((t * size)[0, schedule.groups(L) == group].tolist())
-        for group in schedule.groups(L).unique()
-    ]
+    groups = schedule.plan(L).group
+    size = torch.bincount(groups)[groups]
+    places = [sorted((t * size)[0, groups == group].tolist()) for group in groups.unique()]
     assert all(
         place == pytest.approx(list(range(1, len(place) + 1))) for place in places
     )  # l of d, each once

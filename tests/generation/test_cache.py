@@ -9,7 +9,7 @@ import torch
 from toys import name, random_transformer
 
 from textdiff.denoiser.cache import Cache
-from textdiff.denoiser.generation_rows import generation_call, settling
+from textdiff.denoiser.generation_rows import generation_call
 from textdiff.generation.engine import check_sampler, denoise
 from textdiff.hyperschedule import (
     Block,
@@ -39,7 +39,6 @@ from textdiff.samplers import (
 )
 
 N, L, B = 5, 11, 3
-CPU = torch.device("cpu")
 LEFT_TO_RIGHT = [
     QuenchedAR(),
     Flat(3),
@@ -202,7 +201,7 @@ def test_rows_that_are_fed(layout, schedule):
     )
     if gpt:
         assert done.body_rows == L
-    elif not schedule.flat(L):
+    elif not schedule.plan(L).flat:
         assert done.body_rows == windows + trailing + last
     assert done.nfe.tolist() == [schedule.calls(L)]
 
@@ -231,13 +230,13 @@ def wrong(net, process, schedule, spoil):
 
 
 def keeping(also):
-    """Spoil the cache: a call keeps `also(schedule, k, kept)` rows."""
+    """Spoil the cache: a call keeps `also(plan, k, stored, kept)` rows."""
     original = generation_call
 
-    def spoilt(network, schedule, k, z, t, cache, *others):
-        call, active = original(network, schedule, k, z, t, cache, *others)
+    def spoilt(network, schedule, k, z, t, cache, **others):
+        call, active = original(network, schedule, k, z, t, cache=cache, **others)
         stored = 0 if cache is None else cache.length
-        return replace(call, kept=also(settling(schedule, L, CPU), k, stored, call.kept)), active
+        return replace(call, kept=also(schedule.plan(L), k, stored, call.kept)), active
 
     return lambda patch: patch.setattr("textdiff.generation.engine.generation_call", spoilt)
 
@@ -246,7 +245,7 @@ def keeping(also):
 def test_40_keys_of_the_sampling_pass_are_stale(schedule):
     """The rows that settle in a call are kept as they were fed, with what they held before it."""
     process = EpsilonHybrid(0.3)
-    spoil = keeping(lambda turn, k, stored, kept: turn.settled(k + 1) - stored)
+    spoil = keeping(lambda plan, k, stored, kept: plan.settled(k + 1) - stored)
     assert wrong(network(process, "aligned"), process, schedule, spoil) > 1e-3
 
 
@@ -254,7 +253,7 @@ def test_40_keys_of_the_sampling_pass_are_stale(schedule):
 def test_40_the_boundary_may_not_be_cached(schedule):
     """The last settled row is kept as it was when it saw active rows."""
     process = EpsilonHybrid(0.3)
-    spoil = keeping(lambda turn, k, stored, kept: kept + int(turn.settled(k + 1) > turn.settled(k)))
+    spoil = keeping(lambda plan, k, stored, kept: kept + int(plan.settled(k + 1) > plan.settled(k)))
     assert wrong(network(process, "shifted"), process, schedule, spoil) > 1e-3
 
 
@@ -320,7 +319,7 @@ def test_44_levels_of_later_tokens_change_no_settled_keys(layout):
             0.0,
             torch.rand(1, L, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)),
         )
-        call, _ = generation_call(net, schedule, k, z, t, cache)
+        call, _ = generation_call(net, schedule, k, z, t, cache=cache)
         call.hidden(net, cache)
         assert cache.length == int(settled.sum())
         stored.append(

@@ -2,6 +2,7 @@
 arXiv 2504.06416).
 """
 
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil, floor
 
@@ -27,6 +28,7 @@ SCHEDULES = [
     Block(5, 3),  # the last block is short
     Block(1, 1),
     Block(1, 3),
+    Block(4, 3, block_causal=True),
     TightBlock(4, 4),
     TightBlock(5, 2),
     Slide(4, 4),
@@ -48,6 +50,12 @@ def matrix(h: Hyperschedule, length: int = L) -> torch.Tensor:
     return torch.stack([h.level(k, length) for k in range(h.calls(length) + 1)])
 
 
+def newly_settled(h: Hyperschedule, length: int = L) -> list[int]:
+    """How many tokens each call settles."""
+    plan = h.plan(length)
+    return [plan.settled(k + 1) - plan.settled(k) for k in range(plan.calls)]
+
+
 def grid(rows: str) -> torch.Tensor:
     """ "333 223" -> [[3, 3, 3], [2, 2, 3]]."""
     return torch.tensor([[int(level) for level in row] for row in rows.split()])
@@ -55,6 +63,36 @@ def grid(rows: str) -> torch.Tensor:
 
 # -----------------------------------------------------------------------------------------------------------
 # invariants
+
+
+@each_schedule
+def test_a_plan_states_the_facts_of_its_schedule(h):
+    """Each by its definition, from start steps and context order alone."""
+    plan, s, order = h.plan(L), h.start(L).tolist(), h.order(L).tolist()
+    ranked = sorted(range(L), key=lambda i: (s[i], i))
+    assert plan.position.tolist() == ranked and plan.starts == tuple(s[i] for i in ranked)
+    assert plan.rank.tolist() == [order[i] for i in ranked] and plan.calls == h.calls(L)
+    sees = {i: {j for j in range(L) if order[j] <= order[i]} for i in range(L)}
+    assert plan.exact == all(s[j] <= s[i] for i in range(L) for j in sees[i])
+    assert plan.causal == all(sees[i] == set(ranked[: r + 1]) for r, i in enumerate(ranked))
+    assert plan.flat == (max(s) == 0) and plan.left_to_right == (ranked == list(range(L)))
+    drawn = [h.window(k, L).nonzero().flatten().tolist() for k in range(h.calls(L))]
+    assert plan.one_by_one == (drawn == [[i] for i in range(L)])
+    tilings = [plan.tiling(torch.tensor([[o]])) for o in range(h.T)]
+    assert plan.windows == max(len(tiling.window.unique()) for tiling in tilings)
+    assert all(torch.equal(a, b) for a, b in zip(plan.tiling_at_zero, tilings[0], strict=True))
+    assert plan is h.plan(L) is not h.plan(L, torch.device("meta"))
+
+
+@each_schedule
+def test_sequences_with_orders_of_their_own_share_a_plan(h):
+    """Only `position` [B, L] knows the order: the tiling of each is that of all, moved with it."""
+    plan, offset = h.plan(L), torch.tensor([[0.0], [h.T - 0.5]], dtype=torch.float64)
+    draw = torch.Generator().manual_seed(0)
+    moved = torch.stack([torch.randperm(L, generator=draw) for _ in range(2)])
+    own = replace(plan, position=moved[:, plan.position], left_to_right=False).tiling(offset)
+    for field, shared in zip(own, plan.tiling(offset), strict=True):
+        assert torch.equal(field.gather(-1, moved), shared)
 
 
 @each_schedule
@@ -84,18 +122,18 @@ def test_19_every_position_is_settled_active_or_worthless(h):
     """The parts by their definitions: settled τ_k = 0, active τ_k > 0 and τ_{k+1} < T, worthless
     the rest.
     """
-    tau = matrix(h)
+    tau, plan = matrix(h), h.plan(L)
     for k in range(h.calls(L)):
-        settled, window, worthless, newly = (
-            part(k, L) for part in (h.settled, h.window, h.worthless, h.newly_settled)
-        )
-        assert torch.equal(settled, tau[k] == 0)
-        assert torch.equal(window, (tau[k] > 0) & (tau[k + 1] < h.T))
-        assert torch.equal(worthless, (tau[k] == h.T) & (tau[k + 1] == h.T))
+        settled, window = tau[k] == 0, (tau[k] > 0) & (tau[k + 1] < h.T)
+        worthless = (tau[k] == h.T) & (tau[k + 1] == h.T)
         assert (settled.int() + window.int() + worthless.int() == 1).all()
-        assert torch.equal(newly, (tau[k] > 0) & (tau[k + 1] == 0))
-        assert not (newly & ~window).any()
-    assert h.settled(h.calls(L), L).all() and not h.worthless(h.calls(L), L).any()
+        assert torch.equal(h.settled(k, L), settled) and torch.equal(h.window(k, L), window)
+        ends = plan.settled(k), plan.reached(k)
+        parts = plan.position.tensor_split(ends)
+        for part, expected in zip(parts, (settled, window, worthless), strict=True):
+            assert part.sort().values.tolist() == expected.nonzero().flatten().tolist()
+        assert torch.equal(plan.times(k), tau[k + 1][parts[1]].double() / h.T)
+    assert plan.settled(h.calls(L)) == L
 
 
 @each_schedule
@@ -105,7 +143,7 @@ def test_19_window_width_and_token_rate(h):
     active = (tau[:-1] > 0) & (tau[1:] < h.T)
     assert h.omega(L) == int(active.sum(1).max())
     assert h.rho(L) == Fraction(L, len(tau) - 1)
-    assert sum(int(h.newly_settled(k, L).sum()) for k in range(h.calls(L))) == L
+    assert sum(newly_settled(h)) == L
 
 
 @each_schedule
@@ -151,7 +189,8 @@ def test_19_one_level_one_token_is_gpt():
         for k in range(L):
             before = torch.arange(L) < k
             assert torch.equal(h.settled(k, L), before)
-            assert h.window(k, L).nonzero().item() == h.newly_settled(k, L).nonzero().item() == k
+            assert h.window(k, L).nonzero().item() == k
+        assert newly_settled(h) == [1] * L
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 16])
@@ -197,7 +236,7 @@ def test_19_closed_form_of_slide(width, rate, length):
         ]
     if rho >= 1 and rho.denominator == 1:
         assert h.calls(length) == ceil(length / rho) + T - 1, "arXiv 2504.06416"
-    full = [int(h.newly_settled(k, length).sum()) for k in range(T - 1, h.calls(length))]
+    full = newly_settled(h, length)[T - 1 :]
     assert max(full) <= ceil(rho) and sum(full) == length
 
 
@@ -264,7 +303,7 @@ def test_19_the_tilings_of_all_offsets_touch_every_step_once(h):
     """
     touched = []
     for o in range(h.T):
-        tiling = h.tiling(torch.tensor([[o]]), L)
+        tiling = h.plan(L).tiling(torch.tensor([[o]]))
         assert tiling.level.shape == (1, L) and tiling.window.shape == (1, L)
         touched += [(i, int(level)) for i, level in enumerate(tiling.level[0])]
     assert sorted(touched) == [(i, level) for i in range(L) for level in range(1, h.T + 1)]
@@ -276,7 +315,7 @@ def test_19_a_tiling_is_made_of_the_windows_of_inference(h):
     call's levels.
     """
     for o in range(h.T):
-        tiling = h.tiling(torch.tensor([[o]]), L)
+        tiling = h.plan(L).tiling(torch.tensor([[o]]))
         calls = [k for k in range(h.calls(L)) if k % h.T == o]
         seen = torch.zeros(L, dtype=torch.int64)
         for k in calls:
@@ -295,7 +334,7 @@ def test_19_tiling_equals_the_formula_of_the_design(h):
     """window id k(i) = s(i) + ((o - s(i)) mod T), level T - ((o - s(i)) mod T), in integers."""
     s = h.start(L)
     for o in range(h.T):
-        tiling, late = h.tiling(torch.tensor([[o]]), L), (o - s) % h.T
+        tiling, late = h.plan(L).tiling(torch.tensor([[o]])), (o - s) % h.T
         assert torch.equal(tiling.call[0], (s + late).double())
         assert torch.equal(tiling.level[0], (h.T - late).double())
 
@@ -305,7 +344,7 @@ def test_19_the_context_of_a_window_is_what_had_settled(h):
     """{j : s(j) <= k - T} = the settled positions of call k; it never meets the window."""
     s = h.start(L)
     for o in range(h.T):
-        tiling = h.tiling(torch.tensor([[o]]), L)
+        tiling = h.plan(L).tiling(torch.tensor([[o]]))
         for k in tiling.call.unique().tolist():
             context = s <= k - h.T
             assert torch.equal(context, h.level(int(k), L) == 0)
@@ -319,7 +358,7 @@ def test_19_real_offsets_tile_continuous_time(h):
     o grows by 1.
     """
     o = torch.rand(50, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * h.T
-    tiling, s = h.tiling(o, L), h.start(L)
+    tiling, s = h.plan(L).tiling(o), h.start(L)
     assert tiling.level.dtype == torch.float64 and tiling.level.shape == (50, L)
     assert tiling.level.min() > 0 and tiling.level.max() <= h.T
     late = torch.remainder(o - s, h.T)
@@ -331,7 +370,7 @@ def test_19_real_offsets_tile_continuous_time(h):
 @each_schedule
 def test_19_the_level_of_a_position_is_uniform_for_a_uniform_offset(h):
     o = (torch.arange(1000, dtype=torch.float64).unsqueeze(1) + 0.5) / 1000 * h.T
-    levels = h.tiling(o, L).level.sort(0).values
+    levels = h.plan(L).tiling(o).level.sort(0).values
     grid_ = ((torch.arange(1000) + 0.5) / 1000 * h.T).double().unsqueeze(1)
     assert (levels - grid_).abs().max() < 1.5 * h.T / 1000
 
@@ -343,25 +382,24 @@ def test_19_groups_draw_their_own_offsets_only_where_windows_never_overlap(h):
     """
     s = h.start(L)
     offsets = torch.arange(0, h.T, 0.25, dtype=torch.float64).unsqueeze(1)
-    window = h.tiling(offsets, L).window
+    plan = h.plan(L)
+    window = plan.tiling(offsets).window
     together = (window.unsqueeze(-1) == window.unsqueeze(-2)) & (s.unsqueeze(-1) != s.unsqueeze(-2))
-    group = h.groups(L)
+    group = plan.by_position(plan.group)
+    assert plan.groups == len(group.unique()) and plan.apart == (not together.any())
     if together.any():
         assert (group == 0).all()
     else:
         assert torch.equal(
             group.unsqueeze(0) == group.unsqueeze(1), s.unsqueeze(0) == s.unsqueeze(1)
         )
-    own = (group + 1).remainder(h.T).double().unsqueeze(0)
-    if len(group.unique()) < L and h.T > 1:
-        torn = own.clone()
-        torn[0, int((group == group.mode().values).nonzero()[-1])] = (own[0, -1] + 0.5) % h.T
-        with pytest.raises(ValueError, match="share one offset"):
-            h.tiling(torn, L)
-    if len(group.unique()) > 1:
-        tiling = h.tiling(own, L)
+    own = (torch.arange(plan.groups) + 1).remainder(h.T).double().unsqueeze(0)
+    with pytest.raises(ValueError, match="one for each of the"):
+        plan.tiling(own.repeat(1, 2) if plan.groups > 1 else own.repeat(1, 3))
+    if plan.groups > 1:
+        tiling = plan.tiling(own)
         for i in range(L):
-            alone = h.tiling(own[:, i : i + 1], L)
+            alone = plan.tiling(own[:, group[i], None])
             assert (
                 tiling.level[0, i] == alone.level[0, i]
                 and tiling.window[0, i] == alone.window[0, i]
@@ -373,4 +411,4 @@ def test_19_groups_draw_their_own_offsets_only_where_windows_never_overlap(h):
 def test_19_offsets_outside_0_T_are_refused(h, bad):
     offset = float(h.T) if bad == "T" else bad
     with pytest.raises(ValueError, match="offsets must lie in"):
-        h.tiling(torch.tensor([[0.0], [offset]]), L)
+        h.plan(L).tiling(torch.tensor([[0.0], [offset]]))

@@ -191,7 +191,7 @@ def test_a_batch_in_which_no_row_has_a_value_gives_zero_gradients():
     process, schedule, net = Absorbing(), Flat(), network()
     batch = batch_of(torch.randint(6, (2, 4)))
     t = torch.full((2, 4), 0.5).double()
-    draw = Draw(batch.ids, t, None, schedule.tiling(torch.zeros(1, 1), 4), 1.0)
+    draw = Draw(batch.ids, t, None, schedule.plan(4).tiling(torch.zeros(1, 1)), 1.0)
     total, values = row_sum(net, batch, draw, Nelbo(), process, schedule)
     total.backward()
     assert total == 0

@@ -83,7 +83,7 @@ def objective_bound(
     every_x, every_z = x.repeat_interleave(len(z), 0), z.repeat(len(x), 1)
     total = torch.full((len(x),), d * float(process.prior_kl(N)), dtype=torch.float64)
     for offset in range(schedule.T):
-        tiling = schedule.tiling(torch.full((1, 1), float(offset)), d)
+        tiling = schedule.plan(d).tiling(torch.full((1, 1), float(offset)))
         t = (tiling.level / schedule.T).expand(len(every_x), d)
         draw = Draw(every_z, t, t - 1 / schedule.T, tiling, float(schedule.T))
         summed, table = row_sum(net, batch_of(every_x), draw, objective, process, schedule)
@@ -486,7 +486,7 @@ def t_step_bound(net: SetNetwork, process: Process, x: Tensor, T: int) -> float:
     z = states(N, d)
     t = torch.arange(1, T + 1).double().repeat_interleave(len(z))[:, None].expand(-1, d) / T
     batch = batch_of(x.expand(len(t), -1))
-    draw = Draw(z.repeat(T, 1), t, t - 1 / T, Flat(T).tiling(torch.zeros(1, 1), d), float(T))
+    draw = Draw(z.repeat(T, 1), t, t - 1 / T, Flat(T).plan(d).tiling(torch.zeros(1, 1)), float(T))
     values = row_sum(net, batch, draw, Nelbo(), process, Flat(T))[1].sum(-1).view(T, -1)
     weight = torch.cat(
         [noisy_law(process, x[None], [level / T] * d, N) for level in range(1, T + 1)]
@@ -552,7 +552,7 @@ def test_26_the_papers_loss_is_no_bound_of_the_correcting_process():
     def loss(net: Stubborn, lambda_: float) -> float:
         """(4.1) by all states; the integrand does not depend on t, so one level is the integral."""
         z, t = states(3, 2), torch.full((16, 2), 0.5, dtype=torch.float64)
-        draw = Draw(z, t, None, Flat().tiling(torch.zeros(1, 1), 2), 1.0)
+        draw = Draw(z, t, None, Flat().plan(2).tiling(torch.zeros(1, 1)), 1.0)
         values = row_sum(
             net, batch_of(x.expand(16, -1)), draw, WeightedCrossEntropy(lambda_), process, Flat()
         )[1].sum(-1)

@@ -46,8 +46,3 @@ class Cache:
             layer: tuple(x[rows] for x in pair) for layer, pair in self._layers.items()
         }
         return chosen
-
-    @property
-    def bytes(self) -> int:
-        """Memory of the buffers."""
-        return sum(x.nbytes for pair in self._layers.values() for x in pair)

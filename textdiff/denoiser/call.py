@@ -12,16 +12,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ..hyperschedule import Hyperschedule
-from ..hyperschedule.plan import constants
 from .cache import Cache
 from .protocol import Denoiser
 from .visibility import Visibility
-
-CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,15 +50,8 @@ class Call:
 
 def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
     """Raise a ValueError unless the network's layout can follow this hyperschedule."""
-    if network.shifted and not constants(schedule, L, CPU).left_to_right:
+    if network.shifted and not schedule.plan(L).left_to_right:
         raise ValueError(
             f"the shifted layout needs a hyperschedule from left to right, not {schedule}: its rows predict the next token. "
             "Use layout: aligned"
         )
-
-
-def one_by_one(schedule: Hyperschedule, L: int) -> bool:
-    """Whether every call draws the next token from the left (quenched AR): shifted, a causal
-    language model.
-    """
-    return constants(schedule, L, CPU).one_by_one

@@ -9,75 +9,15 @@ a window holds the last settled token, sees active rows, and is therefore made a
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from ..hyperschedule import Hyperschedule
-from ..hyperschedule.plan import constant
 from .cache import Cache
 from .call import Call, check_layout
 from .protocol import Denoiser
 from .visibility import Visibility
-
-
-@dataclass(frozen=True)
-class Settling:
-    """The positions of a hyperschedule in the order in which they settle.
-
-    Args:
-        position: [L] int64.
-        start: [L] int64 their start steps, ascending.
-        rank: [L] int64 their ranks in the context rule: a settled row sees those of no higher rank.
-        causal: whether each row of `position` sees just those up to itself.
-        exact: whether no settled row sees one that settles later.
-        T: noise levels.
-        starts: `start` as a list.
-    """
-
-    position: Tensor
-    start: Tensor
-    rank: Tensor
-    causal: bool
-    exact: bool
-    T: int
-    starts: list[int]
-
-    def settled(self, k: int) -> int:
-        """How many have settled when call k starts."""
-        return bisect_right(self.starts, k - self.T)
-
-    def times(self, k: int) -> Tensor:
-        """τ_{k+1}/T of the positions that are active in call k, [W] float64."""
-        start = self.start[self.settled(k) : self.reached(k)]
-        return (start + (self.T - k - 1)).clamp(0, self.T).double() / self.T
-
-    def reached(self, k: int) -> int:
-        """How many have settled or are active in call k."""
-        return bisect_right(self.starts, k)
-
-
-@constant
-def settling(schedule: Hyperschedule, L: int, device: torch.device) -> Settling:
-    """The settling order of a schedule's L positions, with tensors on a device."""
-    start = schedule.start(L)
-    position = start.argsort(stable=True)
-    start, rank = start[position], schedule.order(L)[position]
-    latest = torch.tensor([int(start[rank <= r].max()) for r in rank.unique()])
-    exact = torch.equal(latest[rank.unique(return_inverse=True)[1]], start)
-    causal = bool((rank.diff() > 0).all())
-    return Settling(
-        position.to(device),
-        start.to(device),
-        rank.to(device),
-        causal,
-        exact,
-        schedule.T,
-        start.tolist(),
-    )
 
 
 def check_cache(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
@@ -89,7 +29,7 @@ def check_cache(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
             "this network conditions all rows on one time, so the keys of settled rows change in every call and cannot be cached: "
             "pass use_cache=False, or --no-cache"
         )
-    if not settling(schedule, L, torch.device("cpu")).exact:
+    if not schedule.plan(L).exact:
         raise ValueError(
             f"under {schedule} settled rows see rows that settle later, so their keys change and cannot be cached: pass use_cache=False"
         )
@@ -132,6 +72,7 @@ def generation_call(
     k: int,
     z: Tensor,
     t: Tensor,
+    *,
     cache: Cache | None = None,
     end: Tensor | None = None,
     once: bool = True,
@@ -150,21 +91,21 @@ def generation_call(
         once: whether this is the window's only call at k, so that a token drawn alone at T = 1 is
             at full noise.
 
-    Returns:
+    Replans:
         The call, and the positions [W] of the tokens that it predicts.
     """
     check_layout(network, schedule, z.shape[-1])
-    turn = settling(schedule, z.shape[-1], z.device)
+    plan = schedule.plan(z.shape[-1], z.device)
     stored = cache.length if cache is not None else 0
-    settled, reached = turn.settled(k), turn.reached(k)
-    new, active = settled - stored, turn.position[settled:reached]
-    one = once and turn.T == 1 and len(active) == 1
-    ids, times, positions = _rows(network, z, t, turn.position[stored:reached], trailing=not one)
+    settled, reached = plan.settled(k), plan.reached(k)
+    new, active = settled - stored, plan.position[settled:reached]
+    one = once and plan.T == 1 and len(active) == 1
+    ids, times, positions = _rows(network, z, t, plan.position[stored:reached], trailing=not one)
     among = window = None
-    if not turn.causal or (stored and new > 1):
-        among = (turn.rank[:settled] <= turn.rank[stored:settled, None])[None]
+    if not plan.causal or (stored and new > 1):
+        among = (plan.rank[:settled] <= plan.rank[stored:settled, None])[None]
     touched = (
-        network.shifted and not one and turn.starts[reached - 1] == k
+        network.shifted and not one and plan.starts[reached - 1] == k
     )  # the last token may be at full noise
     if end is not None or touched:
         window = _sight(positions[new:], times[:, new:], reached, end, network.shifted, settled)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ..hyperschedule import Hyperschedule, Tiling
-from ..hyperschedule.plan import constant, constants
-from .call import Call, check_layout, one_by_one
+from ..hyperschedule import Hyperschedule, Plan, Tiling
+from ..hyperschedule.plan import constant
+from .call import Call, check_layout
 from .protocol import Denoiser
 from .visibility import NOWHERE, Visibility, context_order, window_sight
 
@@ -58,6 +58,7 @@ def training_call(
     x: Tensor,
     z: Tensor,
     t: Tensor,
+    *,
     tiling: Tiling,
     document: Tensor | None = None,
     valid: Tensor | None = None,
@@ -79,24 +80,26 @@ def training_call(
     """
     L = x.shape[-1]
     check_layout(network, schedule, L)
+    plan = schedule.plan(L, x.device)
     positions = torch.arange(L, device=x.device)
     clean, noisy = _Stream(x, torch.zeros_like(t), document, valid), _Stream(z, t, document, valid)
-    if network.shifted and one_by_one(schedule, L):
+    if network.shifted and plan.one_by_one:
         rows = clean.shift(
             network.bos
         )  # ignored padding stands at the end, where no row before it sees it
         return Call(rows.ids, positions, rows.t, Visibility(context=L).within(rows.document), L)
-    fixed = constants(schedule, L, x.device)
-    if fixed.flat and not network.shifted:
+    if plan.flat and not network.shifted:
         return Call(z, positions, t, Visibility().within(document, valid), L)
+    if plan.apart:  # no offset changes the windows
+        tiling = plan.tiling_at_zero
     window, call = tiling.window, tiling.call
     if network.shifted:
         noisy, window, call, positions = _shifted_windows(
-            network, clean, noisy, window, call, schedule.T, fixed.windows
+            network, clean, noisy, window, call, schedule.T, plan.windows
         )
         clean = clean.shift(network.bos)
-    if fixed.flat:
-        sight = window_sight(fixed.start[:0], schedule.T, window, call)
+    if plan.flat:
+        sight = window_sight(plan.start[:0], plan.T, window, call)
         return Call(
             noisy.ids,
             positions,
@@ -104,11 +107,11 @@ def training_call(
             Visibility(0, None, sight).within(noisy.document, noisy.valid),
             L,
         )
-    if window is fixed.tiling.window:
-        sight = _constant_sight(schedule, L, x.device)
+    if plan.apart and not network.shifted:
+        sight = _constant_sight(plan)
     else:
-        sight = window_sight(fixed.start, schedule.T, window, call)
-    rows, visibility = clean.join(noisy), Visibility(L, _among(schedule, L, x.device), sight)
+        sight = window_sight(plan.by_position(plan.start), plan.T, window, call)
+    rows, visibility = clean.join(noisy), Visibility(L, _among(plan), sight)
     places = torch.cat(
         [torch.arange(L, device=x.device).expand(*positions.shape[:-1], L), positions], -1
     )
@@ -116,17 +119,16 @@ def training_call(
 
 
 @constant
-def _among(schedule: Hyperschedule, L: int, device: torch.device) -> Tensor | None:
+def _among(plan: Plan) -> Tensor | None:
     """Which context row sees which in training."""
-    among = context_order(schedule.order(L))
-    return None if among is None else among.to(device)
+    return context_order(plan.by_position(plan.rank))
 
 
 @constant
-def _constant_sight(schedule: Hyperschedule, L: int, device: torch.device) -> Tensor:
+def _constant_sight(plan: Plan) -> Tensor:
     """What window rows see in the aligned layout where no offset changes the windows."""
-    fixed = constants(schedule, L, device)
-    return window_sight(fixed.start, schedule.T, fixed.tiling.window, fixed.tiling.call)
+    tiling = plan.tiling_at_zero
+    return window_sight(plan.by_position(plan.start), plan.T, tiling.window, tiling.call)
 
 
 def _shifted_windows(

@@ -282,7 +282,7 @@ def measure(
         name = CORRECTING if key == "nelbo" and len(readings) > 1 else NAMES[key]
         state(name, process, _estimator_name(estimator, schedule, L, discrete), one)
         if any_order and chain_rule.has_orders(network, process, schedule, L):
-            limit = name if schedule.flat(L) else f"{name}, limit of many steps"
+            limit = name if schedule.plan(L).flat else f"{name}, limit of many steps"
             state(
                 limit,
                 process,

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from ..denoiser.cache import Cache
-from ..denoiser.generation_rows import check_cache, generation_call, settling
+from ..denoiser.generation_rows import check_cache, generation_call
 from ..denoiser.head import logits_of, to_cavity
 from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
 from ..hyperschedule import Hyperschedule
-from ..hyperschedule.plan import constants
 from ..noise import Noise
 from ..process import Process
 from ..samplers import Filter, Sampler, Step
@@ -36,7 +35,7 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
         raise ValueError(
             f"{sampler} corrects tokens but draws none: use PredictorCorrector(corrector={sampler.stages[-1]})"
         )
-    if sampler.own_times and not constants(schedule, L, torch.device("cpu")).apart:
+    if sampler.own_times and not schedule.plan(L).apart:
         raise ValueError(
             f"{sampler} chooses its own times and needs windows that do not overlap, not {schedule}: use a flat or block hyperschedule, "
             "or Ancestral"
@@ -69,16 +68,18 @@ class _Loop:
         batch = self.batch
         z, t, cache, end = batch.of(batch.z), batch.of(batch.t), batch.cache, batch.end
         end = None if end is None else batch.of(end)
-        turn = settling(self.schedule, z.shape[-1], z.device)
+        plan = self.schedule.plan(z.shape[-1], z.device)
         all_of_them = bool(needed.all())
         if cache is not None:  # to pick sequences from it costs as much as feeding windows
             all_of_them |= (
-                turn.settled(k) > cache.length or turn.T == 1 or 2 * int(needed.sum()) > len(needed)
+                plan.settled(k) > cache.length or plan.T == 1 or 2 * int(needed.sum()) > len(needed)
             )
         if not all_of_them:
             z, t, end = z[needed], t[needed], None if end is None else end[needed]
             cache = None if cache is None else cache.some(needed)
-        call, _ = generation_call(self.network, self.schedule, k, z, t, cache, end, self.once)
+        call, _ = generation_call(
+            self.network, self.schedule, k, z, t, cache=cache, end=end, once=self.once
+        )
         found = call.hidden(self.network, cache)
         batch.body_rows += call.ids.numel()
         if all_of_them:
@@ -174,14 +175,13 @@ def denoise(
     """
     N, L, device = network.num_tokens, ids.shape[-1], ids.device
     check_sampler(sampler, process, schedule, L)
-    if end is not None and not constants(schedule, L, device).left_to_right:
+    plan = schedule.plan(L, device)
+    if end is not None and not plan.left_to_right:
         raise ValueError(
             f"sequences of different lengths need a hyperschedule from left to right, not {schedule}: draw them apart"
         )
-    turn, free = settling(schedule, L, device), ids == N
-    cache = (
-        Cache(L + 1) if use_cache and not schedule.flat(L) else None
-    )  # a flat window has no context
+    free = ids == N
+    cache = Cache(L + 1) if use_cache and not plan.flat else None  # a flat window has no context
     if cache is not None:
         check_cache(network, schedule, L)
     z = torch.where(free, process.prior(ids.shape, N, noise.at(-1)), ids)
@@ -191,13 +191,13 @@ def denoise(
     loop = _Loop(network, process, schedule, sampler, noise, filter, confidence, batch)
     tell = on_call or (lambda state: None)
     tell(loop.state())
-    wanted = free.any(0)[turn.position].tolist()
-    k, visit, calls = turn.starts[0], 0, schedule.calls(L)
+    wanted = free.any(0)[plan.position].tolist()
+    k, visit, calls = plan.starts[0], 0, plan.calls
     while k < calls and len(batch.of(z)):
-        settled, reached = turn.settled(k), turn.reached(k)
-        place = turn.position[settled:reached]
+        settled, reached = plan.settled(k), plan.reached(k)
+        place = plan.position[settled:reached]
         if any(wanted[settled:reached]):
-            goal = None if sampler.own_times else turn.times(k)
+            goal = None if sampler.own_times else plan.times(k)
             for number, stage in enumerate(sampler.stages):
                 state = loop.advance(
                     stage, k, (k * REPEATS + visit) * len(sampler.stages) + number, place, goal
@@ -208,8 +208,8 @@ def denoise(
                 visit += 1
                 continue
         visit = 0
-        k = k + 1 if not sampler.own_times else turn.starts[reached] if reached < L else calls
-        if eos is not None and turn.settled(k) > settled:
+        k = k + 1 if not sampler.own_times else plan.starts[reached] if reached < L else calls
+        if eos is not None and plan.settled(k) > settled:
             batch.drop_finished(eos)
     tell(loop.state())
     return Denoised(batch.z, batch.nfe, batch.body_rows, batch.head_rows)

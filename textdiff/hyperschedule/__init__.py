@@ -4,18 +4,19 @@ A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per
 (`base.py`); `schedules.py` has them by name.
 """
 
-from .base import Hyperschedule, Tiling, same_visibility, tile
+from .base import Hyperschedule, same_visibility
+from .plan import Plan, Tiling
 from .schedules import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
 
 __all__ = [
     "Block",
     "Flat",
     "Hyperschedule",
+    "Plan",
     "QuenchedAR",
     "Slide",
     "StartSteps",
     "TightBlock",
     "Tiling",
     "same_visibility",
-    "tile",
 ]

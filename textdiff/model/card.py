@@ -123,7 +123,7 @@ def _which_bound(model: Model) -> str:
     """Which number is about the text that the model draws."""
     if model.prediction == Prediction.LOG_SCORE:
         return "The NELBO is the score entropy of the noising process, a bound on −log p of its reverse process in continuous time."
-    if model.hyperschedule.flat(model.length):
+    if model.hyperschedule.plan(model.length).flat:
         said = (
             "The NELBO bounds −log p in continuous time, the limit of many steps. `generate` draws from the T-step chain, whose own "
             "bound is what `textdiff evaluate perplexity --discrete` reports."

@@ -10,7 +10,6 @@ from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
 from ..denoiser.training_rows import training_call
 from ..hyperschedule import Hyperschedule
-from ..hyperschedule.plan import constants
 from ..noise import Noise
 from ..process import Absorbing, EpsilonHybrid, Process
 from .batch import Batch
@@ -35,7 +34,14 @@ def row_sum(
         nats (without gradient).
     """
     call = training_call(
-        network, schedule, batch.ids, draw.z, draw.t, draw.tiling, batch.document, batch.valid
+        network,
+        schedule,
+        batch.ids,
+        draw.z,
+        draw.t,
+        tiling=draw.tiling,
+        document=batch.document,
+        valid=batch.valid,
     )
     rows = Rows(batch.ids, draw.z, draw.t, draw.s)
     has_value = objective.has_value(rows, network.num_tokens, process) & (draw.t > 0)
@@ -65,7 +71,8 @@ def reconstruction(
     z = process.shuffle(
         batch.ids, t, network.num_tokens, noise.at(-1 - noise.step)
     )  # other draws than those at t
-    draw = Draw(z, t, torch.zeros_like(t), constants(schedule, t.shape[-1], t.device).tiling, 1.0)
+    tiling = schedule.plan(t.shape[-1], t.device).tiling_at_zero
+    draw = Draw(z, t, torch.zeros_like(t), tiling, 1.0)
     return row_sum(network, batch, draw, Nelbo(), process, schedule)
 
 

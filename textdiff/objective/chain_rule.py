@@ -9,7 +9,6 @@ from ..denoiser.head import row_values
 from ..denoiser.protocol import Denoiser
 from ..denoiser.training_rows import training_call
 from ..hyperschedule import Hyperschedule
-from ..hyperschedule.plan import constants
 from ..noise import Noise, Stream
 from ..process import Absorbing, Process
 from .batch import Batch
@@ -22,14 +21,14 @@ def is_exact(network: Denoiser, process: Process, schedule: Hyperschedule, L: in
     """
     prior = process.clock(torch.ones((), dtype=torch.float64))
     nothing_left = prior.mask == 1 or (network.shifted and prior.keep == 0)
-    return schedule.T == 1 and len(schedule.start(L).unique()) == L and bool(nothing_left)
+    return schedule.T == 1 and schedule.plan(L).groups == L and bool(nothing_left)
 
 
 def has_orders(network: Denoiser, process: Process, schedule: Hyperschedule, L: int) -> bool:
     """Whether the bound of `process` is a mean over orders: masking alone, a network that does not
     see t, windows that never overlap.
     """
-    apart = constants(schedule, L, torch.device("cpu")).apart
+    apart = schedule.plan(L).apart
     return isinstance(process, Absorbing) and not network.sees_time and apart and schedule.T > 1
 
 
@@ -49,8 +48,8 @@ def order_nats(
         Nats and t at every position, [B, L] float64 both.
     """
     ids, L, N = batch.ids, batch.ids.shape[-1], network.num_tokens
-    fixed = constants(schedule, L, ids.device)
-    group, tiling = fixed.group, fixed.tiling
+    plan = schedule.plan(L, ids.device)
+    group, tiling = plan.by_position(plan.group), plan.tiling_at_zero
     valid = torch.ones_like(ids, dtype=torch.bool) if batch.valid is None else batch.valid
     together = (group[:, None] == group) & valid[:, None, :]
     u = noise.positions(ids, Stream.ORDER)
@@ -65,7 +64,16 @@ def order_nats(
         t = torch.where(
             valid, torch.minimum(torch.full_like(size, count), size) / size.double(), 0.0
         )
-        call = training_call(network, schedule, ids, z, t, tiling, batch.document, batch.valid)
+        call = training_call(
+            network,
+            schedule,
+            ids,
+            z,
+            t,
+            tiling=tiling,
+            document=batch.document,
+            valid=batch.valid,
+        )
         rows = Rows(ids, z, torch.ones_like(t))[
             chosen
         ]  # at t = 1 a masked token bears its cross-entropy, with weight 1

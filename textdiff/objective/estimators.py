@@ -15,8 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..hyperschedule import Hyperschedule, Tiling, tile
-from ..hyperschedule.plan import Constants, constants
+from ..hyperschedule import Hyperschedule, Plan, Tiling
 from ..noise import RUN, Noise, Stream, stratified
 from ..process import Process
 from .batch import Batch
@@ -39,7 +38,7 @@ def continuous(schedule: Hyperschedule, L: int) -> bool:
     """Whether the bound is reported in continuous time: for flat schedules; others have a T-step
     bound of their own.
     """
-    return constants(schedule, L, torch.device("cpu")).flat
+    return schedule.plan(L).flat
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,16 @@ class Estimator:
         raise NotImplementedError
 
 
-def _per_group(batch: Batch, fixed: Constants, noise: Noise) -> Tensor:
-    """One stratified uniform for each group of a hyperschedule, [B, L].
+def _per_group(batch: Batch, plan: Plan, noise: Noise) -> Tensor:
+    """One stratified uniform for each group of a hyperschedule, [B, groups].
 
     A single group is stratified over neighbouring slots. Several are stratified over a sequence, in
     a run of their own: runs that sequences shared would give the same group of all of them the same
     half of [0, 1).
     """
-    run = 1 if fixed.groups == 1 else -(-fixed.groups // RUN) * RUN
-    slot = batch.slot.unsqueeze(-1) * run + torch.arange(fixed.groups, device=batch.slot.device)
-    return stratified(noise.seed, batch.key, slot)[:, fixed.group]
+    run = 1 if plan.groups == 1 else -(-plan.groups // RUN) * RUN
+    slot = batch.slot.unsqueeze(-1) * run + torch.arange(plan.groups, device=batch.slot.device)
+    return stratified(noise.seed, batch.key, slot)
 
 
 @dataclass(frozen=True)
@@ -83,13 +82,12 @@ class Stratified(Estimator):
     ) -> Draw:
         """Draw times from the schedule's tiling, and noise at them."""
         L = batch.ids.shape[-1]
-        steps = self.discrete or not continuous(schedule, L)
-        fixed = constants(schedule, L, batch.ids.device)
-        offset = _per_group(batch, fixed, noise) * schedule.T
-        tiling = tile(fixed.start, schedule.T, offset.floor() if steps else offset)
-        level, tiling = tiling.level, fixed.tiling if fixed.apart else tiling
-        t = level / schedule.T
-        s = (level - 1) / schedule.T if steps else None
+        plan = schedule.plan(L, batch.ids.device)
+        steps = self.discrete or not plan.flat
+        offset = _per_group(batch, plan, noise) * schedule.T
+        tiling = plan.tiling(offset.floor() if steps else offset)
+        t = tiling.level / schedule.T
+        s = (tiling.level - 1) / schedule.T if steps else None
         if batch.counts is not None:
             t = torch.where(batch.counts, t, 0.0)
             s = None if s is None else torch.where(batch.counts, s, 0.0)
@@ -122,22 +120,22 @@ class MaskCount(Estimator):
             raise ValueError(
                 f"mask-count conditioning holds for absorbing and ε-Hybrid noise, not for {process}: use Stratified"
             )
-        fixed = constants(schedule, L, batch.ids.device)
-        group = fixed.group
-        if not fixed.apart:
+        plan = schedule.plan(L, batch.ids.device)
+        group = plan.by_position(plan.group)
+        if not plan.apart:
             raise ValueError(
                 f"mask-count conditioning holds where windows never overlap, not for {schedule}: use Stratified"
             )
         valid = (
             torch.ones_like(batch.ids, dtype=torch.bool) if batch.counts is None else batch.counts
         )
-        members = torch.zeros(len(valid), fixed.groups, dtype=torch.int64, device=valid.device)
+        members = torch.zeros(len(valid), plan.groups, dtype=torch.int64, device=valid.device)
         d = members.scatter_add(-1, group.expand_as(valid), valid.long())[:, group]
-        count = 1 + (_per_group(batch, fixed, noise) * d).long()
+        count = 1 + (_per_group(batch, plan, noise)[:, group] * d).long()
         t = torch.where(valid, count / d.clamp_min(1).double(), 0.0)
         rank = _rank(noise.positions(batch.ids, Stream.ORDER) + (~valid).double(), group)
         z = torch.where(valid & (rank < count), N, process.shuffle(batch.ids, t, N, noise))
-        return Draw(z, t, None, fixed.tiling, 1.0)
+        return Draw(z, t, None, plan.tiling_at_zero, 1.0)
 
 
 def _rank(u: Tensor, group: Tensor) -> Tensor:
