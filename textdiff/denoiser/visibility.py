@@ -1,6 +1,6 @@
 """Who attends to whom: one rule, and the attention call that obeys it.
 
-A network row carries a position and a role, *context* (clean, settled) or *window n* (`maths.md` 6):
+A row carries a position and a role, *context* (clean, settled) or *window n* (`maths.md` 6):
 
 - context sees context, in the hyperschedule's order: causal in (start step, position), or
   block-causal;
