@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint setup clean
+.PHONY: quickstart test lint wheel setup clean
 
 # constraints.txt pins what CI has seen; the CPU build of torch that pip finds first satisfies torch==2.13.0.
 $(VENV)/ready: pyproject.toml constraints.txt
@@ -23,5 +23,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Source distribution and wheel, in dist/.
+wheel: setup
+	$(BIN)/python -m hatchling build -d dist
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .ruff_cache
+	rm -rf $(VENV) runs dist .pytest_cache .ruff_cache
