@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import textdiff
-from textdiff.figures import _figure
+from textdiff import figures
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.samplers import ACS
 from textdiff.viewer.schedules import levels
-from textdiff.viewer.states import State, states
+from textdiff.viewer.states import TokenState, states
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,15 +40,22 @@ SETTLED, NOISE = "#31508c", "#dfe1e6"
 ACTIVE = ("#f6ead0", "#f0b648")  # almost settled, almost noise
 
 COLOURS = {
-    State.MASKED: "#dfe1e6",
-    State.ACTIVE: "#ffe9a8",
-    State.SETTLED: PAPER,
-    State.GIVEN: "#cfe0fa",
-    State.DRAWN: "#83d39a",
-    State.CORRECTED: "#d6457f",
-    State.REMASKED: "#b388e8",
+    TokenState.MASKED: "#dfe1e6",
+    TokenState.ACTIVE: "#ffe9a8",
+    TokenState.SETTLED: PAPER,
+    TokenState.GIVEN: "#cfe0fa",
+    TokenState.DRAWN: "#83d39a",
+    TokenState.CORRECTED: "#d6457f",
+    TokenState.REMASKED: "#b388e8",
 }
-LEGEND = (State.GIVEN, State.SETTLED, State.ACTIVE, State.DRAWN, State.CORRECTED, State.MASKED)
+LEGEND = (
+    TokenState.GIVEN,
+    TokenState.SETTLED,
+    TokenState.ACTIVE,
+    TokenState.DRAWN,
+    TokenState.CORRECTED,
+    TokenState.MASKED,
+)
 PROMPT = "The ship left the harbour in the spring of 1915 . On the way to"
 SEED, SAMPLE, CALL = 1, 31, 51
 COLUMNS, LINES = 70, 6
@@ -77,11 +84,13 @@ def schedule_panel(axes: Axes, name: str) -> None:
     titled(axes, name, told)
 
 
-def cells(pieces: list[str], kinds: list[State]) -> Iterator[tuple[int, int, str, State]]:
+def cells(pieces: list[str], kinds: list[TokenState]) -> Iterator[tuple[int, int, str, TokenState]]:
     """Column, line, text and state of every token, wrapped as in the viewer."""
     column = line = 0
     for piece, kind in zip(pieces, kinds, strict=True):
-        text = "  " if kind in (State.MASKED, State.REMASKED) else piece.replace("\n", "↵")
+        text = (
+            "  " if kind in (TokenState.MASKED, TokenState.REMASKED) else piece.replace("\n", "↵")
+        )
         if column + len(text) > COLUMNS:
             column, line = 0, line + 1
             text = text.lstrip() or text
@@ -112,23 +121,23 @@ def sample() -> tuple[list[str], Tensor, str]:
     return pieces, states(path, model.mask_id), f"call {CALL} of {len(path.ids) - 1}"
 
 
-def text_panel(axes: Axes, pieces: list[str], kinds: list[State]) -> None:
+def text_panel(axes: Axes, pieces: list[str], kinds: list[TokenState]) -> None:
     """Tokens as the viewer shows them, with the legend below."""
     axes.set(xlim=(-1.2, COLUMNS + 1.2), ylim=(LINES + 2.9, -0.5), xticks=[], yticks=[])
     axes.spines[:].set_color("#d9dadf")
     for column, line, text, kind in cells(pieces, kinds):
         axes.add_patch(box(column + 0.06, line + 0.1, len(text) - 0.12, kind))
-        ink = PAPER if kind == State.CORRECTED else INK
+        ink = PAPER if kind == TokenState.CORRECTED else INK
         place = (column, line + 0.52)
         axes.text(*place, text, family="monospace", fontsize=9.7, color=ink, va="center")
     for number, kind in enumerate(LEGEND):
         x, y = 24 * (number % 3), LINES + 0.7 + 1.05 * (number // 3)
-        edge = "#c4c7ce" if kind == State.SETTLED else COLOURS[kind]
+        edge = "#c4c7ce" if kind == TokenState.SETTLED else COLOURS[kind]
         axes.add_patch(box(x + 0.06, y + 0.15, 2.2, kind, edge))
         axes.text(x + 3.0, y + 0.52, kind.label, fontsize=8, color=SOFT, va="center")
 
 
-def box(x: float, y: float, width: float, kind: State, edge: str = "none") -> Patch:
+def box(x: float, y: float, width: float, kind: TokenState, edge: str = "none") -> Patch:
     """The rounded box of a token."""
     from matplotlib.patches import FancyBboxPatch
 
@@ -141,9 +150,9 @@ def calls_panel(axes: Axes, kinds: Tensor) -> None:
     """All calls of the sample, positions to the right, the call shown marked."""
     from matplotlib.colors import ListedColormap
 
-    colours = ListedColormap([COLOURS[kind] for kind in State])
+    colours = ListedColormap([COLOURS[kind] for kind in TokenState])
     axes.imshow(
-        kinds, cmap=colours, vmin=0, vmax=len(State) - 1, aspect="auto", interpolation="none"
+        kinds, cmap=colours, vmin=0, vmax=len(TokenState) - 1, aspect="auto", interpolation="none"
     )
     axes.axhline(CALL, color=INK, linewidth=0.8)
     axes.set(xticks=[], yticks=[])
@@ -152,7 +161,7 @@ def calls_panel(axes: Axes, kinds: Tensor) -> None:
 
 def main() -> None:
     """Draw both halves and write picture.png."""
-    figure = _figure(12, 5)
+    figure = figures.figure(12, 5)
     figure.set_facecolor(PAPER)
     figure.get_layout_engine().set(w_pad=0.09, h_pad=0.07)
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.12))
@@ -160,7 +169,7 @@ def main() -> None:
         schedule_panel(axes, name)
     pieces, kinds, told = sample()
     text, calls = right.subplots(2, 1, height_ratios=(1.55, 1))
-    text_panel(text, pieces, [State(kind) for kind in kinds[CALL].tolist()])
+    text_panel(text, pieces, [TokenState(kind) for kind in kinds[CALL].tolist()])
     titled(text, "A text on its way", f"ε-Hybrid in blocks of 16, corrected by ACS: {told}")
     calls_panel(calls, kinds)
     titled(calls, "All its calls", "positions to the right, calls downwards, noise at the top")

@@ -12,7 +12,7 @@ import tiny
 
 from textdiff.commands.cli import main
 from textdiff.data import Benchmark, PretrainedTokenizer, TextData, detokenisers, pack, tokenise
-from textdiff.data.benchmarks import SOURCES
+from textdiff.data.benchmarks import BENCHMARKS
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_detokenisers(rule, text, expected):
 
 
 def test_every_source_is_whole():
-    assert set(SOURCES) >= {
+    assert set(BENCHMARKS) >= {
         "wikitext2",
         "wikitext103",
         "lambada",
@@ -78,7 +78,7 @@ def test_every_source_is_whole():
         "ag_news",
         "openwebtext",
     }
-    for name, source in SOURCES.items():
+    for name, source in BENCHMARKS.items():
         assert source.scored in source.splits and set(source.local) <= set(source.splits), name
         assert (
             source.hub.revision

@@ -23,7 +23,7 @@ import torch
 import textdiff.viewer
 from textdiff.generation import engine as generation
 from textdiff.generation.trajectory import Trajectory
-from textdiff.viewer import State, Watcher, page, states
+from textdiff.viewer import TokenState, Watcher, page, states
 from textdiff.viewer.terminal import HIDE, SHOW, visible, width, wrap
 
 N = 7
@@ -94,7 +94,7 @@ def cells_of(data: dict, number: int = 0) -> tuple[list[list[int]], list[list[in
 
 
 def test_states():
-    found = [[State(cell).name.lower() for cell in row] for row in states(small(), N).tolist()]
+    found = [[TokenState(cell).name.lower() for cell in row] for row in states(small(), N).tolist()]
     assert found == [line.split() for line in STATES.split("\n") if line]
 
 
@@ -119,23 +119,28 @@ def test_page_holds_the_trajectory():
         ["sampler", "ACS(rate=1.0)"]
     ]
     runs = data["samples"][0]["runs"]
-    assert runs[0] == [0, 0, State.GIVEN, 0]
+    assert runs[0] == [0, 0, TokenState.GIVEN, 0]
     # in call 3 the same token is drawn once more: a run of its own, for its probability
     assert runs[1][4:] == [
         1,
         1,
-        State.DRAWN,
+        TokenState.DRAWN,
         0.5,
         2,
         2,
-        State.CORRECTED,
+        TokenState.CORRECTED,
         0.123,
         3,
         2,
-        State.SETTLED,
+        TokenState.SETTLED,
         0.9,
     ]
-    assert runs[2][-4:] == [4, 1, State.DRAWN, 1e-05] and runs[3][-8:-4] == [3, 4, State.DRAWN, 1]
+    assert runs[2][-4:] == [4, 1, TokenState.DRAWN, 1e-05] and runs[3][-8:-4] == [
+        3,
+        4,
+        TokenState.DRAWN,
+        1,
+    ]
 
 
 def test_page_refuses_nothing_to_show():
@@ -212,7 +217,8 @@ def test_page_is_small():
 def in_node(expression: str, *arguments: object) -> object:
     if NODE is None:
         pytest.skip("no node on this machine: the page's JavaScript is not run")
-    program = f"{SCRIPT}\nconst given = {json.dumps(arguments)};\nconsole.log(JSON.stringify({expression}));"
+    given = f"const given = {json.dumps(arguments)};"
+    program = f"{SCRIPT}\n{given}\nconsole.log(JSON.stringify({expression}));"
     return json.loads(
         subprocess.run([NODE], input=program, capture_output=True, text=True, check=True).stdout
     )
@@ -230,7 +236,8 @@ def test_javascript_expands_the_runs():
 def test_javascript_tells_the_history():
     runs = data_of(page([small()], decode, N, "", {}))["samples"][0]["runs"]
     told = in_node(
-        "given[0].map(runs => [2, 4].map(f => history(runs, f).map(s => [s.frame, s.piece, s.probability])))",
+        "given[0].map(runs => [2, 4].map("
+        "f => history(runs, f).map(s => [s.frame, s.piece, s.probability])))",
         runs,
     )
     assert told[0] == [[[0, 0, 0]]] * 2
@@ -265,9 +272,11 @@ def test_javascript_marks_odd_characters():
 
 DRIVE = """
 const at = (id) => document.getElementById(id), seen = {};
-const key = (key, more) => document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, ...more }));
+const event = (key, more) => new KeyboardEvent("keydown", { key, bubbles: true, ...more });
+const key = (key, more) => document.dispatchEvent(event(key, more));
 const tokens = () => [...document.querySelectorAll("#text > span")];
-const look = () => [at("where").textContent, tokens().map((token) => token.textContent + ":" + token.className).join(" ")];
+const show = (token) => token.textContent + ":" + token.className;
+const look = () => [at("where").textContent, tokens().map(show).join(" ")];
 seen.first = look();
 at("slider").value = 2; at("slider").dispatchEvent(new Event("input")); seen.slider = look();
 key("ArrowRight"); seen.right = at("where").textContent;
@@ -278,14 +287,17 @@ key("ArrowDown"); seen.sample = at("sample").selectedIndex; key("ArrowUp");
 const box = at("map").getBoundingClientRect();
 const point = { clientX: box.left + 0.3 * box.width, clientY: box.top + 0.5 * box.height };
 at("map").dispatchEvent(new PointerEvent("pointerdown", { bubbles: true, pointerId: 1, ...point }));
-seen.clicked = [at("where").textContent, tokens().findIndex((token) => token.classList.contains("chosen"))];
+const chosen = (token) => token.classList.contains("chosen");
+seen.clicked = [at("where").textContent, tokens().findIndex(chosen)];
 const ground = () => getComputedStyle(document.body).backgroundColor;
 seen.themes = [ground()]; at("theme").click(); seen.themes.push(ground()); key("Home");
-seen.pixels = [0, 1, 4].map((x) => [...at("map").getContext("2d").getImageData(x, 1, 1, 1).data].join());
+const pixel = (x) => at("map").getContext("2d").getImageData(x, 1, 1, 1).data;
+seen.pixels = [0, 1, 4].map((x) => [...pixel(x)].join());
 at("play").click(); seen.play = at("play").textContent;
 setTimeout(() => {
   seen.played = [at("where").textContent, at("play").textContent];
-  const out = document.createElement("pre"); out.id = "seen"; out.textContent = JSON.stringify(seen); document.body.append(out);
+  const out = document.createElement("pre"); out.id = "seen";
+  out.textContent = JSON.stringify(seen); document.body.append(out);
 }, 4000);
 """
 
@@ -333,7 +345,10 @@ def test_page_in_a_browser(tmp_path):
 def test_characters_are_measured_and_made_harmless():
     assert [width(character) for character in "a漢\u0301e👩\u200d"] == [1, 2, 0, 1, 2, 0]
     assert visible("a\n\x1b[2J\x9b\u2028\u202e\ud800") == "a↵␛[2J\ufffd\ufffd\ufffd\ufffd"
-    lines = wrap([("ab漢", State.DRAWN), ("c\n", State.SETTLED), ("de\u0301f", State.ACTIVE)], 3)
+    lines = wrap(
+        [("ab漢", TokenState.DRAWN), ("c\n", TokenState.SETTLED), ("de\u0301f", TokenState.ACTIVE)],
+        3,
+    )
     assert ["".join(character for character, _ in line) for line in lines] == [
         "ab",
         "漢c",
@@ -461,5 +476,8 @@ def test_watcher_prints_plain_lines(how, coloured, monkeypatch):
     with Watcher(lambda token: "a\ncdefg"[token], N, stream) as watcher:
         watch(watcher, small())
     text = stream.buffer.getvalue().decode() if how == "no terminal" else terminal.read()
-    expected = "call 0 (1/5): a░░░f\ncall 1 (1/5): a↵░df\ncall 2 (1/5): ac░░f\ncall 3 (2/5): ac░eg\ncall 4 (5/5): ac↵eg\n"
+    expected = (
+        "call 0 (1/5): a░░░f\ncall 1 (1/5): a↵░df\ncall 2 (1/5): ac░░f\ncall 3 (2/5): ac░eg\n"
+        "call 4 (5/5): ac↵eg\n"
+    )
     assert text == (re.sub("[↵░]", "?", expected) if how == "no terminal" else expected)

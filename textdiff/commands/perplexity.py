@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data import Benchmark, Corpus, Files, TextData
-from ..data.benchmarks import DATA, SOURCES
+from ..data.benchmarks import BENCHMARKS, DATA
 from ..evaluation import perplexity, ranks
 from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
@@ -28,7 +28,7 @@ def corpus_of(text: str, data_dir: str | None, classes: Sequence[type] = ()) -> 
     """A corpus from the command line: a benchmark, a file, or a class call such as
     `TinyShakespeare` or `HubDataset('id')`.
     """
-    if text in SOURCES:
+    if text in BENCHMARKS:
         return Benchmark(text, data_dir)
     if Path(text).suffix and Path(text).exists():
         return Files(train=text, validation=text, test=text)
@@ -36,7 +36,7 @@ def corpus_of(text: str, data_dir: str | None, classes: Sequence[type] = ()) -> 
     if text.split("(")[0].strip() in known:
         return parse(text, Corpus, classes)
     raise ValueError(
-        f"there is no corpus {text!r}: give one of {', '.join(SOURCES)}, a .txt, .jsonl, .csv or parquet file, or one of "
+        f"there is no corpus {text!r}: give one of {', '.join(BENCHMARKS)}, a .txt, .jsonl, .csv or parquet file, or one of "
         f"{', '.join(known)}"
     )
 
@@ -79,7 +79,7 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
         padding=ours.get("padding", "learnt"),
     )
     data.tokenizer = model.tokenizer
-    split = corpus.source.scored if isinstance(corpus, Benchmark) else "validation"
+    split = corpus.origin.scored if isinstance(corpus, Benchmark) else "validation"
     return Text(given, data, options.split or split)
 
 
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate perplexity",
         "Bounds on -log p of texts with standard errors; writes a JSON each into RUN/results.",
     )
-    corpora = f"texts: {', '.join(SOURCES)}; files; corpora such as TinyShakespeare; default: that of training"
+    corpora = f"texts: {', '.join(BENCHMARKS)}; files; corpora such as TinyShakespeare; default: that of training"
     parser.add_argument("--corpus", nargs="+", help=corpora)
     parser.add_argument(
         "--data-dir",

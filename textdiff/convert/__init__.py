@@ -14,7 +14,7 @@ from ..files import sha256
 from ..model.folder import TOKENIZER
 from ..model.model import Model
 from . import bd3lm, hdlm, mdlm, sedd
-from .checkpoint import Checkpoint, read
+from .checkpoint import Checkpoint, open_checkpoint
 
 FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerBase], Model]] = {
     "hdlm": hdlm.convert,
@@ -28,12 +28,14 @@ def _tokenizer(checkpoint: Checkpoint, given: str | None) -> PreTrainedTokenizer
     beside = checkpoint.path.parent
     if given is None:
         named = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
-        given = str(beside) if (beside / TOKENIZER).is_file() else named
+        given = named
+        if (beside / TOKENIZER).is_file():
+            given = str(beside)
     before = logging.get_verbosity()
     # transformers warns of the authors' config.json, which is none of its own
     logging.set_verbosity_error()
     try:
-        return PretrainedTokenizer(given).build(None)  # type: ignore[arg-type]
+        return PretrainedTokenizer(given).load()
     finally:
         logging.set_verbosity(before)
 
@@ -46,7 +48,7 @@ def convert(
 
     Args:
         family: one of `FAMILIES`.
-        source: weights file or folder, see `checkpoint.read`.
+        source: weights file or folder, see `checkpoint.open_checkpoint`.
         tokenizer: folder or id; default: the one in the source's folder, else the one that the
             configuration names, else gpt2.
         config: the authors' configuration file; default: the one beside the weights.
@@ -57,7 +59,7 @@ def convert(
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}: choose one of {', '.join(FAMILIES)}")
-    checkpoint = read(Path(source), None if config is None else Path(config))
+    checkpoint = open_checkpoint(Path(source), None if config is None else Path(config))
     model = FAMILIES[family](checkpoint, _tokenizer(checkpoint, tokenizer))
     origin = {"family": family, "file": checkpoint.path.name, "sha256": sha256(checkpoint.path)}
     origin["weights"] = "moving average (EMA)" if checkpoint.averaged else "as published"

@@ -52,11 +52,10 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
         schedule = Block(width, width, block_causal=True)
     notes = [
         "Trained on the continuous NELBO of every block with its noise levels clipped to an "
-        "interval (var_min): that loss is biased. "
-        "The bound that applies is the NELBO over all levels; it falls with the levels of "
-        "Block(width, levels, True).",
+        "interval (var_min): that loss is biased. The bound that applies is the NELBO over all "
+        "levels; it falls with the levels of Block(width, levels, True).",
         "Trained with the first token given (<|endoftext|>, ignore_bos): a bound over a whole "
-        "sequence scores a token that it never "
-        "learnt, and samples should start from a prompt of it.",
+        "sequence scores a token that it never learnt, and samples should start from a prompt of "
+        "it.",
     ]
     return subs(checkpoint, tokenizer, schedule, notes)

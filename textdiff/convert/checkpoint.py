@@ -19,11 +19,8 @@ from .pickles import load_pickle, plain
 
 FOLDER = ("model.safetensors", "pytorch_model.bin")
 SUFFIXES = (".safetensors", ".pt", ".pth", ".ckpt", ".bin")
-PREFIXES = (
-    "module.",
-    "_orig_mod.",
-    "backbone.",
-)  # DataParallel, torch.compile, Lightning and Hugging Face wrappers
+PREFIXES = ("module.", "_orig_mod.", "backbone.")
+"""Of the wrappers of DataParallel, torch.compile, Lightning and Hugging Face."""
 BUFFERS = ("rotary_emb.inv_freq", "sampling_eps_min", "sampling_eps_max")
 
 
@@ -52,14 +49,14 @@ class Checkpoint:
         """
         for name in names:
             try:
-                found = OmegaConf.select(self.config, name)
+                value = OmegaConf.select(self.config, name)
             except OmegaConfBaseException as error:
                 raise ValueError(
                     f"the configuration's {name} cannot be read ({error}): write its value into a "
                     "--config file"
                 ) from None
-            if found is not None:
-                return found
+            if value is not None:
+                return value
         return default
 
     def number(self, *names: str, default: float | None = None) -> float:
@@ -68,12 +65,12 @@ class Checkpoint:
         Raises:
             ValueError: if it is missing or no number.
         """
-        found = self.get(*names, default=default)
+        value = self.get(*names, default=default)
         try:
-            return float(found)
+            return float(value)
         except (TypeError, ValueError):
             raise ValueError(
-                f"the configuration's {names[0]} must be a number, got {found!r}: give it with a "
+                f"the configuration's {names[0]} must be a number, got {value!r}: give it with a "
                 "--config file"
             ) from None
 
@@ -83,7 +80,7 @@ class Checkpoint:
         return int(self.number("model.length", "model_length", default=1024))
 
 
-def read(source: Path, config: Path | None = None) -> Checkpoint:
+def open_checkpoint(source: Path, config: Path | None = None) -> Checkpoint:
     """Open a weights file, or a folder of the Hugging Face Hub.
 
     Args:
@@ -100,32 +97,35 @@ def read(source: Path, config: Path | None = None) -> Checkpoint:
     path = _weights(source)
     content = _load(path)
     state = content.get("state_dict", content.get("model", content))
-    if not (
-        isinstance(state, dict)
-        and state
-        and all(isinstance(value, Tensor) for value in state.values())
-    ):
+    if not _tensors(state):
         raise ValueError(
             f"{path} holds no state dict of tensors: give the file that the authors' code saved, "
             "or its safetensors"
         )
     state = {_bare(name): value for name, value in state.items() if not name.startswith("noise.")}
-    average = content.get("ema") if state is not content else None
+    average = content.get("ema")
     shadow = average.get("shadow_params") if isinstance(average, dict) else None
     if shadow is not None:
         state = _averaged(path, state, shadow)
     return Checkpoint(path, state, _config(path, config, content), shadow is not None)
 
 
+def _tensors(state: Any) -> bool:
+    """Whether this is a state dict."""
+    if not isinstance(state, dict) or not state:
+        return False
+    return all(isinstance(value, Tensor) for value in state.values())
+
+
 def _weights(source: Path) -> Path:
     if source.is_dir():
-        found = [source / name for name in FOLDER if (source / name).is_file()]
-        if not found:
+        files = [source / name for name in FOLDER if (source / name).is_file()]
+        if not files:
             raise ValueError(
                 f"folder {str(source)!r} holds neither {' nor '.join(FOLDER)}: give the weights "
                 "file itself"
             )
-        return found[0]
+        return files[0]
     if not source.is_file():
         raise ValueError(
             f"there is no file or folder {str(source)!r}; fetch it first, e.g. hf download "
@@ -167,14 +167,13 @@ def _averaged(path: Path, state: dict[str, Tensor], shadow: Any) -> dict[str, Te
     """
     names = [name for name in state if name not in BUFFERS]
     shapes = [tuple(state[name].shape) for name in names]
-    if (
-        not isinstance(shadow, list)
-        or [tuple(getattr(value, "shape", ())) for value in shadow] != shapes
-    ):
+    theirs = None
+    if isinstance(shadow, list):
+        theirs = [tuple(getattr(value, "shape", ())) for value in shadow]
+    if theirs != shapes:
         raise ValueError(
             f"{path}: the moving average does not fit the {len(names)} weights in number, order or "
-            "shape: save the averaged weights "
-            "alone as a state dict"
+            "shape: save the averaged weights alone as a state dict"
         )
     return {**state, **dict(zip(names, shadow, strict=True))}
 
@@ -182,8 +181,8 @@ def _averaged(path: Path, state: dict[str, Tensor], shadow: Any) -> dict[str, Te
 def _config(path: Path, given: Path | None, content: dict[str, Any]) -> DictConfig:
     beside = [path.parent / "config.json", path.parent / "config.yaml"]
     beside += [folder / ".hydra" / "config.yaml" for folder in (path.parent, path.parent.parent)]
-    found = given or next((file for file in beside if file.is_file()), None)
-    if found is None:
+    file = given or next((file for file in beside if file.is_file()), None)
+    if file is None:
         inside = plain(content.get("hyper_parameters"))
         if isinstance(inside, dict) and isinstance(inside.get("config"), dict):
             return DictConfig(inside["config"])
@@ -192,11 +191,11 @@ def _config(path: Path, given: Path | None, content: dict[str, Any]) -> DictConf
             ".hydra/config.yaml with --config"
         )
     try:
-        config = OmegaConf.load(found)
+        config = OmegaConf.load(file)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException) as error:
         raise ValueError(
-            f"the configuration {found} cannot be read: {' '.join(str(error).split())}"
+            f"the configuration {file} cannot be read: {' '.join(str(error).split())}"
         ) from None
     if not isinstance(config, DictConfig):
-        raise ValueError(f"the configuration {found} holds no mapping of names to values")
+        raise ValueError(f"the configuration {file} holds no mapping of names to values")
     return config

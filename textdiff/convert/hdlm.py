@@ -14,18 +14,20 @@ from __future__ import annotations
 
 import warnings
 from fractions import Fraction
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..denoiser.prediction import Prediction
 from ..hyperschedule import Block, Flat, Hyperschedule, Slide
 from ..model.model import Model
-from ..process import Absorbing, EpsilonHybrid, GammaHybrid
+from ..process import Absorbing, EpsilonHybrid, GammaHybrid, Process
 from .checkpoint import Checkpoint
 from .layout import LAST, network, padding_note, vocabulary
-from .sedd import seen_times
+from .sedd import PREDICTS, seen_times
 
-TAIL, LEAST = 5e-3, 1e-4  # of the log-linear σ; the level of settled tokens
+TAIL = 5e-3  # of the log-linear σ
+LEAST = 1e-4  # the level of settled tokens
 
 
 def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
@@ -66,16 +68,20 @@ def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
 def _bounds_note(epsilon: float, lam: float) -> str:
     """Which bound applies to the network of a weighted cross-entropy (`maths.md` 4.3)."""
     if epsilon == 0:
-        return "Trained with epsilon = 0, on masked tokens alone: MDLM's NELBO is its bound; correcting samplers refuse it."
+        return (
+            "Trained with epsilon = 0, on masked tokens alone: MDLM's NELBO is its bound; "
+            "correcting samplers refuse it."
+        )
     if lam == 0:
-        return "Trained with lambda = 0: B2 is its loss. It never learnt visible tokens: no correction, ignore the NELBO (B3)."
+        return (
+            "Trained with lambda = 0: B2 is its loss. It never learnt visible tokens: no "
+            "correction, ignore the NELBO (B3)."
+        )
     return (
         f"Trained on the weighted cross-entropy with lambda = {lam:g}, no bound for sampling with "
-        "correction. Bounds that hold: B1 "
-        "(masking alone, what the authors report), B2 (noisy display), NELBO (B3, correction in "
-        "the last step). Its logits are the "
-        "posterior for self-noise 1/2; they are turned into cavity logits exactly wherever they "
-        "are used."
+        "correction. Bounds that hold: B1 (masking alone, what the authors report), B2 (noisy "
+        "display), NELBO (B3, correction in the last step). Its logits are the posterior for "
+        "self-noise 1/2; they are turned into cavity logits exactly wherever they are used."
     )
 
 
@@ -88,17 +94,20 @@ def _epsilon(
     hybrid = checkpoint.get("training.loss_type", default="hybrid") == "hybrid"
     epsilon = checkpoint.number("training.epsilon") if hybrid else 0.0
     lam = checkpoint.number("training.lambda", default=0.1)  # the default of their code
-    shifted = "shifted" in str(checkpoint.get("type", default="aligned"))
+    options: dict[str, Any] = {"time": "none"}
     notes = [*notes, _bounds_note(epsilon, lam)]
-    if shifted:
+    if "shifted" in str(checkpoint.get("type", default="aligned")):
+        options["shifted"] = True
         notes.append(
             "Shifted: trained only where the token in front is visible; rows behind a masked token "
             "are an extrapolation."
         )
     vocab = vocabulary(checkpoint, tokenizer, LAST)
-    noisy = {"self_noise": 0.5} if epsilon else {}
-    body = network(checkpoint, vocab, tokenizer.bos_token_id, time="none", shifted=shifted, **noisy)
-    process = EpsilonHybrid(epsilon) if epsilon else Absorbing()
+    process: Process = Absorbing()
+    if epsilon:
+        process = EpsilonHybrid(epsilon)
+        options["self_noise"] = 0.5
+    body = network(checkpoint, vocab, tokenizer.bos_token_id, **options)
     notes += padding_note(checkpoint, vocab)
     return Model(body, process, schedule, tokenizer, checkpoint.length, data={"notes": notes})
 
@@ -138,26 +147,26 @@ def _gamma(
     )
     notes = [
         *notes,
-        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
-        "samplers and bounds refuse it.",
+        PREDICTS,
         "Trained on a score entropy with e^sigma where e^{(1-gamma) sigma} and e^{gamma sigma} "
-        "belong, which bounds nothing for "
-        "0 < gamma < 1 and teaches other ratios: the exact bound holds for this network, but it "
-        "was not what training lowered.",
+        "belong, which bounds nothing for 0 < gamma < 1 and teaches other ratios: the exact bound "
+        "holds for this network, but it was not what training lowered.",
         "The process runs to full noise (published: 0.5 % short of it), so that its prior costs "
-        "nothing; there the network is shown "
-        "the nearest level it saw.",
+        "nothing; there the network is shown the nearest level it saw.",
         *padding_note(checkpoint, vocab),
     ]
     return Model(
-        body,
-        GammaHybrid(gamma),
-        schedule,
-        tokenizer,
-        checkpoint.length,
-        Prediction.LOG_SCORE,
-        {"notes": notes},
+        network=body,
+        process=GammaHybrid(gamma),
+        hyperschedule=schedule,
+        tokenizer=tokenizer,
+        length=checkpoint.length,
+        prediction=Prediction.LOG_SCORE,
+        data={"notes": notes},
     )
+
+
+FAMILIES = {"epsilon_hybrid": _epsilon, "gamma_hybrid": _gamma}
 
 
 def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -168,10 +177,7 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     """
     guess = "gamma_hybrid" if checkpoint.get("graph.type") == "QGamma" else "epsilon_hybrid"
     family = checkpoint.get("model_type", default=guess)
-    if (
-        family not in ("epsilon_hybrid", "gamma_hybrid")
-        or checkpoint.get("model.hidden_size") is None
-    ):
+    if family not in FAMILIES or checkpoint.get("model.hidden_size") is None:
         raise ValueError(
             f"model_type {family!r} with these sections is no HDLM configuration: give the "
             "authors' with --config"
@@ -184,5 +190,4 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
             stacklevel=2,
         )
         notes = [*notes, "An older network with adaLN in the output (unverified)."]
-    make = _gamma if family == "gamma_hybrid" else _epsilon
-    return make(checkpoint, tokenizer, schedule, notes)
+    return FAMILIES[family](checkpoint, tokenizer, schedule, notes)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,14 +54,16 @@ class Vocabulary:
         """[V, D] and [V] -> [N, D] and [N]; a MASK among the ordinary ids keeps its column, which
         never occurs.
         """
-        weight, bias = weight[: self.tokens].clone(), bias[: self.tokens].clone()
+        weight = weight[: self.tokens].clone()
+        bias = bias[: self.tokens].clone()
         if self.mask is not None and self.mask < self.tokens:
-            weight[self.mask], bias[self.mask] = 0.0, NEVER
+            weight[self.mask] = 0.0
+            bias[self.mask] = NEVER
         return weight, bias
 
 
 def _rows(checkpoint: Checkpoint) -> int:
-    """V, the rows of embedding and head; a ValueError if one of them is not there or they differ."""
+    """V, the rows of embedding and head; a ValueError if one is not there or they differ."""
     ends = {
         "vocab_embed.embedding": 2,
         "output_layer.linear.weight": 2,
@@ -91,23 +94,25 @@ def vocabulary(
     Raises:
         ValueError: if the tokenizer and the published vocabulary do not fit.
     """
-    N, rows = len(tokenizer), _rows(checkpoint)
-    mask = rows - 1 if mask == LAST else mask
-    least = N if mask is None or tokenizer.mask_token_id == mask else max(N + 1, mask + 1)
+    N = len(tokenizer)
+    rows = _rows(checkpoint)
+    if mask == LAST:
+        mask = rows - 1
+    least = N
+    if mask is not None and mask != tokenizer.mask_token_id:
+        least = max(N + 1, mask + 1)
     if rows < least:
         raise ValueError(
             f"the checkpoint has {rows} embeddings but its tokenizer's {N} tokens and MASK need "
-            f"{least}: give the "
-            "tokenizer that it was trained with as --tokenizer"
+            f"{least}: give the tokenizer that it was trained with as --tokenizer"
         )
     return Vocabulary(N, mask)
 
 
 def padding_note(checkpoint: Checkpoint, vocab: Vocabulary) -> list[str]:
     """What became of published rows that are neither tokens nor MASK."""
-    left_out = (
-        _rows(checkpoint) - vocab.tokens - (vocab.mask is not None and vocab.mask >= vocab.tokens)
-    )
+    behind = vocab.mask is not None and vocab.mask >= vocab.tokens
+    left_out = _rows(checkpoint) - vocab.tokens - behind
     if not left_out:
         return []
     return [
@@ -118,8 +123,8 @@ def padding_note(checkpoint: Checkpoint, vocab: Vocabulary) -> list[str]:
 
 def _rename(name: str) -> str:
     for pattern, ours in NAMES:
-        renamed, found = re.subn(f"^{pattern}", ours, name)
-        if found:
+        renamed, matches = re.subn(f"^{pattern}", ours, name)
+        if matches:
             return renamed
     raise ValueError(
         f"the checkpoint holds the unknown weight {name!r}: it is of another architecture than "
@@ -145,9 +150,8 @@ def _heads(checkpoint: Checkpoint, width: int) -> int:
             "another checkpoint's?"
         )
     if frequencies is not None and not frequencies.is_meta:
-        usual = 10000.0 ** (
-            -torch.arange(0, 2 * len(frequencies), 2, dtype=torch.float32) / (2 * len(frequencies))
-        )
+        size = 2 * len(frequencies)
+        usual = 10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
         if not torch.allclose(frequencies.float(), usual, rtol=1e-2):  # half precision rounds them
             raise ValueError(
                 "the rotary frequencies of the checkpoint are not those of base 10,000: it is of "
@@ -156,23 +160,21 @@ def _heads(checkpoint: Checkpoint, width: int) -> int:
     return heads
 
 
-def _shape(state: dict[str, Tensor]) -> dict[str, int | bool]:
+def _shape(state: dict[str, Tensor]) -> dict[str, Any]:
     """Layers, D and C as the weights have them."""
-    layers = 1 + max(
-        (int(name.split(".")[1]) for name in state if re.match(r"blocks\.\d+\.", name)), default=-1
-    )
+    layers = {name.split(".")[1] for name in state if re.match(r"blocks\.\d+\.", name)}
     modulation = state.get("blocks.0.adaLN_modulation.weight")
     return {
-        "layers": layers,
+        "layers": 1 + max(map(int, layers), default=-1),
         "width": state["vocab_embed.embedding"].shape[1],
         "condition": 0 if modulation is None else modulation.shape[1],
         "modulated_output": "output_layer.adaLN_modulation.weight" in state,
     }
 
 
-def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: object) -> DDiTDenoiser:
-    """The checkpoint as a `DDiTDenoiser`: every weight used, none missing, each of the shape that the
-    others imply.
+def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: Any) -> DDiTDenoiser:
+    """The checkpoint as a `DDiTDenoiser`: every weight used, none missing, each of the shape that
+    the others imply.
 
     Args:
         checkpoint: weights and configuration.
@@ -184,10 +186,9 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
         ValueError: if a weight is missing, unknown, or of another shape.
     """
     shape = _shape(checkpoint.state)
-    unused = (
-        *BUFFERS,
-        *(() if shape["condition"] else ("sigma_map.",)),
-    )  # a noise embedding that no block takes
+    unused: tuple[str, ...] = BUFFERS
+    if not shape["condition"]:
+        unused = (*BUFFERS, "sigma_map.")  # a noise embedding that no block takes
     state = {
         _rename(name): value
         for name, value in checkpoint.state.items()
@@ -202,7 +203,8 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
         num_tokens=vocab.tokens,
         heads=_heads(checkpoint, shape["width"]),
         bos=bos,
-        **{**shape, **options},  # type: ignore[arg-type]
+        **shape,
+        **options,
     )
     state["embedding.weight"] = vocab.embedding(state["embedding.weight"])
     weight, state["output.bias"] = vocab.head(state["output.weight"], state["output.bias"])
@@ -210,11 +212,11 @@ def network(checkpoint: Checkpoint, vocab: Vocabulary, bos: int, **options: obje
         weight = torch.cat([weight, torch.ones_like(weight[:, :1])], 1)  # the column of the level
     state["output.weight"] = weight
     with torch.device("meta"):
-        made = DDiTDenoiser(config)
+        denoiser = DDiTDenoiser(config)
     try:
-        made.load_state_dict(state, strict=True, assign=True)
+        denoiser.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         raise ValueError(
             f"the weights in {checkpoint.path} do not make one DDiT: {error}"
         ) from None
-    return made.eval()
+    return denoiser.eval()

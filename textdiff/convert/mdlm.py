@@ -12,6 +12,8 @@ which cannot be downloaded.
 
 from __future__ import annotations
 
+from typing import Any
+
 from transformers import PreTrainedTokenizerBase
 
 from ..hyperschedule import Flat, Hyperschedule
@@ -19,7 +21,7 @@ from ..model.model import Model
 from ..process import Absorbing, GammaHybrid, Process
 from .checkpoint import Checkpoint
 from .layout import network, padding_note, vocabulary
-from .sedd import STEPS, log_scores, seen_times
+from .sedd import STEPS, absorbing_scores, seen_times
 
 KNOWN = ("subs", "d3pm", "sedd")
 
@@ -38,7 +40,7 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
             f"{backbone!r} with {kind!r}"
         )
     if kind == "sedd":
-        return log_scores(checkpoint, tokenizer, mask_of(tokenizer), scaled=True)
+        return absorbing_scores(checkpoint, tokenizer, mask_of(tokenizer), scaled=True)
     notes = ["Trained on the continuous NELBO of absorbing noise, which is the bound that applies."]
     if kind == "d3pm":
         notes = [
@@ -64,10 +66,11 @@ def subs(
     """
     vocab = vocabulary(checkpoint, tokenizer, mask_of(tokenizer))
     process: Process = Absorbing()
-    options: dict[str, object] = {"time": "none"}
+    options: dict[str, Any] = {"time": "none"}
     if checkpoint.get("time_conditioning", "algo.time_conditioning", default=False):
         low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
-        process, options = GammaHybrid(gamma=0.0), {"time": "sequence", "low": low, "high": high}
+        process = GammaHybrid(gamma=0.0)
+        options = {"time": "sequence", "low": low, "high": high}
         notes = [
             *notes,
             "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per "

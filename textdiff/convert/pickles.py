@@ -26,22 +26,14 @@ TYPES = {
     f"builtins.{kind.__name__}"
     for kind in (bool, bytes, dict, float, int, list, object, set, str, tuple)
 }
-REMEDY = "If you trust the file, open it in the environment that wrote it, and save its tensors with safetensors.torch.save_file"
-_BROKEN: tuple[type[Exception], ...] = (
-    pickle.UnpicklingError,
-    EOFError,
-    OSError,
-    struct.error,
-    RuntimeError,
-    ArithmeticError,
+REMEDY = (
+    "If you trust the file, open it in the environment that wrote it, and save its tensors with "
+    "safetensors.torch.save_file"
 )
-_BROKEN += (
-    AttributeError,
-    LookupError,
-    TypeError,
-    AssertionError,
-    ValueError,
-)  # torch's reader on bytes that are none of its own
+_UNREADABLE = (pickle.UnpicklingError, EOFError, OSError, struct.error, RuntimeError)
+# torch's reader on bytes that are none of its own
+_SPOILT = (ArithmeticError, AttributeError, LookupError, TypeError, AssertionError, ValueError)
+_BROKEN = (*_UNREADABLE, *_SPOILT)
 
 
 class Inert:

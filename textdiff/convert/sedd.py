@@ -10,18 +10,25 @@ Unverified here: the weights, which cannot be downloaded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from ..denoiser.prediction import Prediction
 from ..hyperschedule import Flat
 from ..model.model import Model
-from ..process import GammaHybrid, Uniform
+from ..process import GammaHybrid, Process, Uniform
 from .checkpoint import Checkpoint
 from .layout import LAST, network, padding_note, vocabulary
 
 STEPS = 128  # sampling.steps of the published configurations
+PREDICTS = (
+    "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
+    "samplers and bounds refuse it."
+)
+"""A note that belongs to every network of log-scores."""
 
 
 def seen_times(
@@ -37,44 +44,62 @@ def seen_times(
     if kind == "loglinear":
         return (1 - tail) * least, (1 - tail) * most
     if kind == "geometric":
-        low, high = checkpoint.number("noise.sigma_min"), checkpoint.number("noise.sigma_max")
-        return 1 - exp(-(low ** (1 - least) * high**least)), 1 - exp(
-            -(low ** (1 - most) * high**most)
-        )
+        low = checkpoint.number("noise.sigma_min")
+        high = checkpoint.number("noise.sigma_max")
+        first = low ** (1 - least) * high**least
+        last = low ** (1 - most) * high**most
+        return 1 - exp(-first), 1 - exp(-last)
     raise ValueError(
         f"noise.type is {kind!r}; a network that sees the noise level needs 'loglinear' or "
         "'geometric'"
     )
 
 
-def log_scores(
+def scores_model(
+    checkpoint: Checkpoint,
+    tokenizer: PreTrainedTokenizerBase,
+    process: Process,
+    mask: int | None,
+    notes: Sequence[str],
+    **level: Any,
+) -> Model:
+    """A network of log-scores that sees one noise level per sequence, as SEDD's code trains it.
+
+    Args:
+        checkpoint: weights and configuration.
+        tokenizer: its tokenizer.
+        process: the noise that it was trained with.
+        mask: the row of MASK, see `layout.vocabulary`.
+        notes: what is to be said of it, beside `PREDICTS`.
+        level: fields of `DDiTConfig` about the level of the scores.
+    """
+    low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
+    vocab = vocabulary(checkpoint, tokenizer, mask)
+    bos = tokenizer.bos_token_id
+    body = network(checkpoint, vocab, bos, time="sequence", low=low, high=high, **level)
+    return Model(
+        network=body,
+        process=process,
+        hyperschedule=Flat(STEPS),
+        tokenizer=tokenizer,
+        length=checkpoint.length,
+        prediction=Prediction.LOG_SCORE,
+        data={"notes": [PREDICTS, *notes, *padding_note(checkpoint, vocab)]},
+    )
+
+
+def absorbing_scores(
     checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int, scaled: bool
 ) -> Model:
     """A network of log-scores under absorbing noise, as SEDD's and MDLM's code train it."""
-    low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
-    vocab = vocabulary(checkpoint, tokenizer, mask)
-    level = {} if scaled else {"score_gamma": 0.0}
-    body = network(
-        checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high, **level
-    )
-    notes = [
-        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
-        "samplers and bounds refuse it.",
+    notes = (
         "Trained on that bound between t = 0.001 and full noise; outside, the network is shown "
         "the nearest level it saw.",
         "GammaHybrid(gamma=0) is absorbing noise for a network that sees t. One level per "
         "sequence: flat schedules, no cache.",
-        *padding_note(checkpoint, vocab),
-    ]
-    return Model(
-        body,
-        GammaHybrid(gamma=0.0),
-        Flat(STEPS),
-        tokenizer,
-        checkpoint.length,
-        Prediction.LOG_SCORE,
-        {"notes": notes},
     )
+    level = {} if scaled else {"score_gamma": 0.0}
+    return scores_model(checkpoint, tokenizer, GammaHybrid(gamma=0.0), mask, notes, **level)
 
 
 def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
@@ -86,28 +111,14 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     graph = checkpoint.get("graph.type")
     scaled = bool(checkpoint.get("model.scale_by_sigma", default=False))
     if graph == "absorb":
-        return log_scores(checkpoint, tokenizer, LAST, scaled)
+        return absorbing_scores(checkpoint, tokenizer, LAST, scaled)
     if graph != "uniform" or scaled:
         raise ValueError(
             f"graph.type must be 'absorb', or 'uniform' without scale_by_sigma, got {graph!r}: is "
             "this SEDD's config?"
         )
-    low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
-    vocab = vocabulary(checkpoint, tokenizer, mask=None)
-    body = network(checkpoint, vocab, tokenizer.bos_token_id, time="sequence", low=low, high=high)
-    notes = [
-        "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
-        "samplers and bounds refuse it.",
+    note = (
         "Uniform noise: no MASK ever occurs, its embedding is 0. One level per sequence: flat "
-        "schedules, no cache.",
-        *padding_note(checkpoint, vocab),
-    ]
-    return Model(
-        body,
-        Uniform(),
-        Flat(STEPS),
-        tokenizer,
-        checkpoint.length,
-        Prediction.LOG_SCORE,
-        {"notes": notes},
+        "schedules, no cache."
     )
+    return scores_model(checkpoint, tokenizer, Uniform(), mask=None, notes=[note])

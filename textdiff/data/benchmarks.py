@@ -14,19 +14,22 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from . import detokenisers, readers
 from .corpora import SPLITS, Corpus, HubDataset, check_split
 
 DATA = "TEXTDIFF_DATA"
-RULE = "EOS ends every document, documents joined, blocks of L, no BOS, the last block filled and its filler not scored"
+RULE = (
+    "EOS ends every document, documents joined, blocks of L, no BOS, the last block filled and its "
+    "filler not scored"
+)
 # the Hub's own conversion of a data set whose original is a script; a branch, not a commit
 CONVERTED = "refs/convert/parquet"
 
 
 @dataclass(frozen=True)
-class Source:
+class Origin:
     """Where a corpus is: on the Hub, and in a local folder.
 
     Args:
@@ -47,12 +50,8 @@ class Source:
     splits: tuple[str, ...] = SPLITS
 
 
-def _wikitext(size: str) -> Source:
-    files = {
-        split: f"wikitext/wikitext-2-raw/wiki.{short}.raw"
-        for split, short in (("validation", "valid"), ("test", "test"))
-    }
-    return Source(
+def _wikitext(size: str) -> Origin:
+    return Origin(
         HubDataset(
             "Salesforce/wikitext",
             f"wikitext-{size}-raw-v1",
@@ -60,13 +59,17 @@ def _wikitext(size: str) -> Source:
         ),
         "CC BY-SA 3.0 and GFDL",
         detokenisers.wikitext,
-        # The validation and test articles of the two are the same.
-        local=files | {"train": f"wikitext/wikitext-{size}-raw/wiki.train.raw"},
+        local={
+            "train": f"wikitext/wikitext-{size}-raw/wiki.train.raw",
+            # the validation and test articles of the two are the same
+            "validation": "wikitext/wikitext-2-raw/wiki.valid.raw",
+            "test": "wikitext/wikitext-2-raw/wiki.test.raw",
+        },
     )
 
 
-def _papers(name: str) -> Source:
-    return Source(
+def _papers(name: str) -> Origin:
+    return Origin(
         HubDataset(
             "armanc/scientific_papers",
             column="article",
@@ -79,10 +82,10 @@ def _papers(name: str) -> Source:
     )
 
 
-SOURCES = {
+BENCHMARKS = {
     "wikitext2": _wikitext("2"),
     "wikitext103": _wikitext("103"),
-    "lambada": Source(
+    "lambada": Origin(
         HubDataset(
             "EleutherAI/lambada_openai", revision=CONVERTED, files="default/{split}/*.parquet"
         ),
@@ -94,7 +97,7 @@ SOURCES = {
     ),
     "pubmed": _papers("pubmed"),
     "arxiv": _papers("arxiv"),
-    "ptb": Source(
+    "ptb": Origin(
         HubDataset(
             "ptb-text-only/ptb_text_only",
             column="sentence",
@@ -104,7 +107,7 @@ SOURCES = {
         "LDC user agreement",
         detokenisers.ptb,
     ),
-    "lm1b": Source(
+    "lm1b": Origin(
         HubDataset(
             "billion-word-benchmark/lm1b",
             revision="8d52bfd3cc2819fc1166dbb8144c328e2690de3e",  # a commit of the conversion
@@ -115,14 +118,14 @@ SOURCES = {
         scored="test",
         splits=("train", "test"),
     ),
-    "ag_news": Source(
+    "ag_news": Origin(
         HubDataset("fancyzhx/ag_news", revision="eb185aade064a813bc0b7f42de02595523103ca4"),
         "not stated; for research",
         detokenisers.plain,
         scored="test",
         splits=("train", "test"),
     ),
-    "openwebtext": Source(
+    "openwebtext": Origin(
         HubDataset(
             "Skylion007/openwebtext",
             "plain_text",
@@ -154,8 +157,10 @@ class Benchmark(Corpus):
     detokenise: bool = True
 
     def __post_init__(self) -> None:
-        if self.which not in SOURCES:
-            raise ValueError(f"unknown benchmark {self.which!r}: use one of {', '.join(SOURCES)}")
+        if self.which not in BENCHMARKS:
+            raise ValueError(
+                f"unknown benchmark {self.which!r}: use one of {', '.join(BENCHMARKS)}"
+            )
         if self._folder is not None and not self._folder.is_dir():
             raise ValueError(
                 f"the data folder {str(self._folder)!r} is not there: mend data_dir (or {DATA}), "
@@ -168,74 +173,76 @@ class Benchmark(Corpus):
         return self.which
 
     @property
-    def source(self) -> Source:
+    def origin(self) -> Origin:
         """Its definition."""
-        return SOURCES[self.which]
+        return BENCHMARKS[self.which]
 
     def documents(self, split: str) -> Iterator[str]:
         """The rows of a split; ValueError if there is no such split, or it is neither in the folder
         nor to be had from the Hub.
         """
         rows = self._rows(split)
-        return map(self.source.detokenise, rows) if self.detokenise else rows
+        return map(self.origin.detokenise, rows) if self.detokenise else rows
 
     def provenance(self, split: str) -> dict[str, Any]:
         """The file or the data set, its revision and checksum, and all rules that the text depends
         on.
         """
-        source = self.source
-        detokeniser = source.detokenise.__name__ if self.detokenise else "plain"
+        origin = self.origin
+        detokeniser = origin.detokenise.__name__ if self.detokenise else "plain"
         rules = {
-            "license": source.license,
+            "license": origin.license,
             "detokeniser": detokeniser,
             "chunks": RULE,
-            "hub": _plain(source.hub),
+            "hub": _plain(origin.hub),
         }
         path = self._local(split)
         if path is None:
-            return source.hub.provenance(split) | {"corpus": self.name} | rules
-        found = {
+            return origin.hub.provenance(split) | {"corpus": self.name} | rules
+        file = {
             "corpus": self.name,
             "split": split,
             "source": str(path.relative_to(self._folder or Path())),
             "revision": "local file",
+            "sha256": readers.checksum([path]),
         }
-        return found | {"sha256": readers.checksum([path])} | rules
+        return file | rules
 
     @property
     def _folder(self) -> Path | None:
-        named = self.data_dir or os.environ.get(DATA)
-        return Path(named).expanduser() if named else None
+        name = self.data_dir or os.environ.get(DATA)
+        return Path(name).expanduser() if name else None
 
     def _local(self, split: str) -> Path | None:
         """The file of a split in the data folder, if there is one."""
         check_split(split)
-        if split not in self.source.splits:
+        if split not in self.origin.splits:
             raise ValueError(
-                f"{self.name} has no {split} split, only {', '.join(self.source.splits)}"
+                f"{self.name} has no {split} split, only {', '.join(self.origin.splits)}"
             )
         if self._folder is None:
             return None
-        path = self._folder / self.source.local.get(split, f"{self.name}/{split}.jsonl")
+        path = self._folder / self.origin.local.get(split, f"{self.name}/{split}.jsonl")
         choices = [path.with_name(path.name + packing) for packing in ("", ".xz", ".gz")]
         return next((choice for choice in choices if choice.is_file()), None)
 
     def _rows(self, split: str) -> Iterator[str]:
         path = self._local(split)
         if path is not None:
-            raw = ".raw" in path.suffixes
-            yield from _lines(path) if raw else readers.read(path, self.source.hub.column)
+            if ".raw" in path.suffixes:
+                yield from _lines(path)
+            else:
+                yield from readers.documents(path, self.origin.hub.column)
             return
         try:
-            yield from self.source.hub.documents(split)
+            yield from self.origin.hub.documents(split)
         except ValueError as error:
-            wanted = self.source.local.get(split, f"{self.name}/{split}.jsonl")
+            wanted = self.origin.local.get(split, f"{self.name}/{split}.jsonl")
             lacks = f"{self._folder} has no {wanted} (.xz, .gz), and " if self._folder else ""
-            form = "a line each" if wanted.endswith(".raw") else f"field {self.source.hub.column!r}"
+            form = "a line each" if wanted.endswith(".raw") else f"field {self.origin.hub.column!r}"
             raise ValueError(
                 f"{lacks}{error}. Without network: put the rows into DATA/{wanted} ({form}) and "
-                "give the folder as data_dir "
-                f"(--data-dir DATA, or {DATA}=DATA)"
+                f"give the folder as data_dir (--data-dir DATA, or {DATA}=DATA)"
             ) from error
 
 
@@ -243,10 +250,10 @@ def _lines(path: Path) -> Iterator[str]:
     """The rows of a WikiText file as the Hub has them: a line with its line end, nothing for a
     blank one.
     """
+    openers: dict[str, Callable[..., TextIO]] = {".xz": lzma.open, ".gz": gzip.open}
+    opener = openers.get(path.suffix, open)
     try:
-        with {".xz": lzma.open, ".gz": gzip.open}.get(path.suffix, open)(
-            path, "rt", encoding="utf-8", newline="\n"
-        ) as file:
+        with opener(path, "rt", encoding="utf-8", newline="\n") as file:
             yield from (line if line.strip() else "" for line in file)
     except (OSError, EOFError, lzma.LZMAError, UnicodeDecodeError) as error:
         raise ValueError(
@@ -255,10 +262,6 @@ def _lines(path: Path) -> Iterator[str]:
 
 
 def _plain(hub: HubDataset) -> dict[str, Any]:
-    kept = {
-        name: value
-        for name, value in asdict(hub).items()
-        if name in ("path", "config", "revision", "files", "column")
-    }
-    kept["pinned"] = hub.revision != CONVERTED
-    return kept
+    shown = ("path", "config", "revision", "files", "column")
+    fields = {name: value for name, value in asdict(hub).items() if name in shown}
+    return fields | {"pinned": hub.revision != CONVERTED}

@@ -1,4 +1,4 @@
-"""Named collections of text: each yields the documents of its splits and says where they came from."""
+"""Named collections of text: each yields the documents of its splits and says their origin."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Corpus(ABC):
 
 @dataclass(frozen=True)
 class TinyShakespeare(Corpus):
-    """The embedded default, no network: 1.1 million characters of plays, split 90/5/5 % in order."""
+    """The embedded default, no network: a million characters of plays, split 90/5/5 % in order."""
 
     def documents(self, split: str) -> Iterator[str]:
         """The split as one document, cut at line ends."""
@@ -60,7 +60,8 @@ class TinyShakespeare(Corpus):
         return {
             "corpus": self.name,
             "split": split,
-            "source": "github.com/karpathy/char-rnn data/tinyshakespeare/input.txt, 90/5/5 % by characters",
+            "source": "github.com/karpathy/char-rnn data/tinyshakespeare/input.txt, 90/5/5 % by "
+            "characters",
             "revision": "embedded",
             "sha256": hashlib.sha256(text.encode()).hexdigest(),
             "license": "public domain",
@@ -111,9 +112,8 @@ class Files(Corpus):
         return patterns
 
     def _read(self, patterns: str | list[str]) -> Iterator[str]:
-        return chain.from_iterable(
-            readers.read(path, self.column) for path in readers.expand(patterns)
-        )
+        paths = readers.expand(patterns)
+        return chain.from_iterable(readers.documents(path, self.column) for path in paths)
 
 
 @dataclass(frozen=True)
@@ -167,11 +167,12 @@ class HubDataset(Corpus):
         dataset = self._load(split)
         sources = " ".join(dataset.info.download_checksums or {})
         resolved = re.search(r"@([0-9a-f]{40})/", sources)
+        commit = resolved.group(1) if resolved else "unpinned"
         return {
             "corpus": self.name,
             "split": getattr(self, split),
             "source": self.path,
-            "revision": self.revision or (resolved.group(1) if resolved else "unpinned"),
+            "revision": self.revision or commit,
             "fingerprint": None if self.streaming else dataset._fingerprint,
             "column": self.column,
             "license": dataset.info.license or None,
@@ -184,20 +185,20 @@ class HubDataset(Corpus):
 
         wanted = getattr(self, split)
         files = None if self.files is None else {wanted: self.files.format(split=wanted)}
-        options = {
-            "split": wanted,
-            "revision": self.revision,
-            "streaming": self.streaming,
-            "data_files": files,
-        }
         try:
-            return datasets.load_dataset(self.path, self.config, **options)
+            return datasets.load_dataset(
+                self.path,
+                self.config,
+                split=wanted,
+                revision=self.revision,
+                streaming=self.streaming,
+                data_files=files,
+            )
         except (ConnectionError, FileNotFoundError) as error:
             raise ValueError(
                 f"data set {self.name!r} cannot be reached ({error}): check the name and the "
-                "network (HF_HUB_OFFLINE=1 "
-                "uses what is cached, without retries), or download it and give its folder or "
-                "textdiff.data.Files"
+                "network (HF_HUB_OFFLINE=1 uses what is cached, without retries), or download it "
+                "and give its folder or textdiff.data.Files"
             ) from error
         except (DatasetsError, ValueError) as error:
             raise ValueError(

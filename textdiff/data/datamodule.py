@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from . import packing
 from .cache import cached
 from .corpora import Corpus, TinyShakespeare
-from .loading import Batch, EvalBatches, TrainBatches, loader
+from .loading import EvalBatches, Rows, TrainBatches, loader
 from .packing import Cursor, Documents, Packed, Padding
 from .streaming import StreamBatches, StreamLoader
 from .tokenising import tokenise
@@ -62,10 +62,16 @@ class TextData(lightning.LightningDataModule):
             raise ValueError(
                 f"one worker reads a stream: set num_workers to 0 or 1 instead of {num_workers}"
             )
-        self.corpus, self.spec = corpus, tokenizer
-        self.length, self.documents, self.padding = length, documents, padding
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.seed, self.num_workers, self.cache_dir = seed, num_workers, cache_dir
+        self.corpus = corpus
+        self.spec = tokenizer
+        self.length = length
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.documents = documents
+        self.padding = padding
+        self.seed = seed
+        self.num_workers = num_workers
+        self.cache_dir = cache_dir
         self.predict = predict
         self._tokenizer: PreTrainedTokenizerFast | None = None
         self._packed: dict[str, Packed] = {}
@@ -120,41 +126,39 @@ class TextData(lightning.LightningDataModule):
         elif self.trainer.limit_val_batches:
             self.packed("validation")
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Rows]:
         """Batches of the train split from the trainer's current place on."""
         rank, world_size = self._ranks(self.batch_size, "batch_size")
         if not self.corpus.streaming:
-            batches = TrainBatches(
-                self.packed("train"), self.batch_size, self.seed, rank, world_size
-            )
+            packed = self.packed("train")
             self._check_restored()
+            batches = TrainBatches(packed, self.batch_size, self.seed, rank, world_size)
             return loader(batches, self.num_workers, self._processed)
         self._check_restored()
         stream = StreamBatches(
-            self.corpus,
-            self.tokenizer,
-            self.length,
-            self.batch_size,
-            self.documents,
-            self.padding,
-            rank,
-            world_size,
+            corpus=self.corpus,
+            tokenizer=self.tokenizer,
+            length=self.length,
+            batch_size=self.batch_size,
+            documents=self.documents,
+            padding=self.padding,
+            rank=rank,
+            world_size=world_size,
         )
         return StreamLoader(stream, self._processed, self._places, background=self.num_workers > 0)
 
-    def eval_dataloader(self, split: str, limit: int | None = None) -> DataLoader[Batch]:
+    def eval_dataloader(self, split: str, limit: int | None = None) -> DataLoader[Rows]:
         """Every row of a split (of its first `limit` rows) once over all ranks, in order."""
         rank, world_size = self._ranks(self.eval_batch_size, "eval_batch_size")
-        return loader(
-            EvalBatches(self.packed(split).first(limit), self.eval_batch_size, rank, world_size),
-            self.num_workers,
-        )
+        packed = self.packed(split).first(limit)
+        batches = EvalBatches(packed, self.eval_batch_size, rank, world_size)
+        return loader(batches, self.num_workers)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Rows]:
         """Every row of the validation split once over all ranks."""
         return self.eval_dataloader("validation")
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> DataLoader[Rows]:
         """Every row of the test split once over all ranks."""
         return self.eval_dataloader("test")
 
@@ -178,10 +182,9 @@ class TextData(lightning.LightningDataModule):
                 f"{self.predict!r} holds no text: give one text a line, with [MASK] where tokens "
                 "are to be filled"
             )
-        lines = text.removesuffix("\n").split(
-            "\n"
-        )  # blank ones too: line i of the result is line i of the file
-        return DataLoader(lines, batch_size=self.eval_batch_size, collate_fn=list)  # type: ignore[arg-type]
+        # blank ones too: line i of the result is line i of the file
+        lines: Any = text.removesuffix("\n").split("\n")
+        return DataLoader(lines, batch_size=self.eval_batch_size, collate_fn=list)
 
     def state_dict(self) -> dict[str, Any]:
         """The settings that the order depends on and the place in a stream; else the trainer's
@@ -189,7 +192,9 @@ class TextData(lightning.LightningDataModule):
         """
         processed = self._processed()
         place = self._places.get(processed)
-        return self._settings() | ({"processed": processed, "place": vars(place)} if place else {})
+        if place is None:
+            return self._settings()
+        return self._settings() | {"processed": processed, "place": vars(place)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the place in a stream, and remember the settings to compare them when training
@@ -209,7 +214,9 @@ class TextData(lightning.LightningDataModule):
     def _check_restored(self) -> None:
         here = self._settings()
         changed = [
-            f"{k} {v} -> {here[k]}" for k, v in self._restored.items() if k in here and here[k] != v
+            f"{name} {value} -> {here[name]}"
+            for name, value in self._restored.items()
+            if name in here and here[name] != value
         ]
         if changed:
             rank_zero_warn(
@@ -218,9 +225,8 @@ class TextData(lightning.LightningDataModule):
             )
 
     def _pack(self, split: str) -> Packed:
-        progress = (
-            f"tokenising {split}" if self.trainer is None or self.trainer.is_global_zero else None
-        )
+        alone = self.trainer is None or self.trainer.is_global_zero
+        progress = f"tokenising {split}" if alone else None
         tokens = tokenise(self.tokenizer, self.corpus.documents(split), progress)
         eos = self.tokenizer.eos_token_id
         try:
@@ -230,8 +236,9 @@ class TextData(lightning.LightningDataModule):
 
     def _ranks(self, batch_size: int, name: str) -> tuple[int, int]:
         if self.trainer is None:
-            together = dist.is_available() and dist.is_initialized()
-            return (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+            if not (dist.is_available() and dist.is_initialized()):
+                return 0, 1
+            return dist.get_rank(), dist.get_world_size()
         world_size = self.trainer.world_size
         if batch_size % world_size:
             raise ValueError(
@@ -249,4 +256,5 @@ class TextData(lightning.LightningDataModule):
         # epoch a run was cut.
         if self.trainer is None:
             return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        return progress.total.processed

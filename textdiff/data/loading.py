@@ -19,7 +19,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from ..noise import permutation
 from .packing import Packed
 
-Batch = dict[str, Tensor]
+Rows = dict[str, Tensor]
+"""A batch, as above."""
 
 
 def share(count: int, rank: int, world_size: int) -> slice:
@@ -29,7 +30,7 @@ def share(count: int, rank: int, world_size: int) -> slice:
     return slice(count * rank // world_size, count * (rank + 1) // world_size)
 
 
-class TrainBatches(Dataset[Batch]):
+class TrainBatches(Dataset[Rows]):
     """Batch number g of a run: rows of epoch g // len(self), in the order `permutation(seed, epoch,
     n)`.
 
@@ -44,31 +45,31 @@ class TrainBatches(Dataset[Batch]):
         if len(packed) < batch_size:
             raise ValueError(
                 f"the train split has only {len(packed)} rows of {packed.ids.shape[1]} tokens, "
-                "fewer than a batch of "
-                f"{batch_size}: lower batch_size or length, or use more text"
+                f"fewer than a batch of {batch_size}: lower batch_size or length, or use more text"
             )
-        self.packed, self.batch_size, self.seed = packed, batch_size, seed
+        self.packed = packed
+        self.batch_size = batch_size
+        self.seed = seed
         self.share = share(batch_size, rank, world_size)
-        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
+        self.epoch = -1
+        self.order = torch.empty(0, dtype=torch.int64)
 
     def __len__(self) -> int:
         """Batches in an epoch; numbers beyond it are those of later epochs."""
         return len(self.packed) // self.batch_size
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Rows:
         epoch, within = divmod(number, len(self))
         if epoch != self.epoch:  # the order is remembered because it costs a sort
-            self.epoch, self.order = epoch, permutation(self.seed, epoch, len(self.packed))
+            self.epoch = epoch
+            self.order = permutation(self.seed, epoch, len(self.packed))
         size = self.batch_size
+        rows = self.order[within * size : (within + 1) * size]
         slots = torch.arange(number * size, (number + 1) * size)
-        return take(
-            self.packed,
-            self.order[within * size : (within + 1) * size][self.share],
-            slots[self.share],
-        )
+        return take(self.packed, rows[self.share], slots[self.share])
 
 
-class EvalBatches(Dataset[Batch]):
+class EvalBatches(Dataset[Rows]):
     """Every row once over all ranks, in order; the last batch is short.
 
     Every rank has the same number of batches, none empty: fewer rows than ranks at the end join the
@@ -81,7 +82,9 @@ class EvalBatches(Dataset[Batch]):
             raise ValueError(
                 f"only {n} rows for {world_size} ranks: evaluate on fewer devices or use more text"
             )
-        self.packed, self.rank, self.world_size = packed, rank, world_size
+        self.packed = packed
+        self.rank = rank
+        self.world_size = world_size
         self.ends = [*range(batch_size, n, batch_size), n]
         if len(self.ends) > 1 and n - self.ends[-2] < world_size:
             del self.ends[-2]
@@ -89,15 +92,16 @@ class EvalBatches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.ends)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Rows:
         if number >= len(self.ends):
             raise IndexError(number)
-        rows = torch.arange(self.ends[number - 1] if number else 0, self.ends[number])
+        begin = self.ends[number - 1] if number else 0
+        rows = torch.arange(begin, self.ends[number])
         rows = rows[share(len(rows), self.rank, self.world_size)]
         return take(self.packed, rows, rows)
 
 
-def take(packed: Packed, rows: Tensor, slots: Tensor) -> Batch:
+def take(packed: Packed, rows: Tensor, slots: Tensor) -> Rows:
     """The rows [b] of a packed split as a batch."""
     index = rows.numpy()
     batch = {"ids": _int64(packed.ids[index]), "example": rows, "slot": slots}
@@ -113,14 +117,15 @@ def _int64(values: np.ndarray) -> Tensor:
 
 
 class Onwards(Sampler[int]):
-    """Batch numbers from `start()` on, asked anew for every pass, always a full epoch of them.
+    """Batch numbers from `start()` on, asked again for every pass, always a full epoch of them.
 
     After a resume in mid-epoch the trainer takes only what is left of its epoch; the next pass asks
     again.
     """
 
     def __init__(self, start: Callable[[], int], count: int) -> None:
-        self.start, self.count = start, count
+        self.start = start
+        self.count = count
 
     def __len__(self) -> int:
         return self.count
@@ -130,7 +135,7 @@ class Onwards(Sampler[int]):
         return iter(range(start, start + self.count))
 
 
-class TrainLoader(DataLoader[Batch]):
+class TrainLoader(DataLoader[Rows]):
     """A DataLoader of whole batches that tells Lightning it is resumable; its place is the
     trainer's own count.
     """
@@ -144,8 +149,8 @@ class TrainLoader(DataLoader[Batch]):
 
 
 def loader(
-    batches: Dataset[Batch], num_workers: int, start: Callable[[], int] | None = None
-) -> DataLoader[Batch]:
+    batches: TrainBatches | EvalBatches, num_workers: int, start: Callable[[], int] | None = None
+) -> DataLoader[Rows]:
     """A DataLoader over whole batches; with `start` (the number of the first batch) it is for
     training.
     """
@@ -159,4 +164,4 @@ def loader(
     }
     if start is None:
         return DataLoader(batches, **options)
-    return TrainLoader(batches, sampler=Onwards(start, len(batches)), **options)  # type: ignore[arg-type]
+    return TrainLoader(batches, sampler=Onwards(start, len(batches)), **options)

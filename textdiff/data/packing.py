@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -36,10 +36,9 @@ class Packed:
     def first(self, rows: int | None) -> Packed:
         """The first rows, None for all."""
         return Packed(
-            *(
-                None if array is None else array[:rows]
-                for array in (self.ids, self.document, self.valid)
-            )
+            ids=self.ids[:rows],
+            document=None if self.document is None else self.document[:rows],
+            valid=None if self.valid is None else self.valid[:rows],
         )
 
 
@@ -55,6 +54,17 @@ class Cursor:
     offset: int = 0
 
 
+class StreamRow(NamedTuple):
+    """A row of a stream: ids [L], document [L], the number of tokens before the filler, and the
+    place after it.
+    """
+
+    ids: np.ndarray
+    document: np.ndarray
+    filled: int
+    after: Cursor
+
+
 def pack(
     tokens: Iterable[np.ndarray], length: int, eos: int, documents: Documents, padding: Padding
 ) -> Packed:
@@ -68,14 +78,14 @@ def pack(
         raise ValueError("no document to pack: the split is empty")
     sizes = np.array([len(piece) for piece in pieces])
     flat = np.concatenate(pieces)
+    place: slice | np.ndarray = slice(len(flat))
+    n = -(-len(flat) // length)
     if documents == "single":
         # Token number i goes to place i plus the filler of the documents before its own.
         rows = -(-sizes // length)
         filler = rows * length - sizes
         place = np.arange(len(flat)) + np.repeat(np.cumsum(filler) - filler, sizes)
         n = int(rows.sum())
-    else:
-        place, n = slice(len(flat)), -(-len(flat) // length)
     ids = np.full(n * length, eos, flat.dtype)
     ids[place] = flat
     valid: np.ndarray | None = None
@@ -98,22 +108,22 @@ def pack_stream(
     eos: int,
     documents: Documents,
     start: Cursor = Cursor(),
-) -> Iterator[tuple[np.ndarray, np.ndarray, int, Cursor]]:
-    """The rows of `pack` from `start` on, one by one: (ids [L], document [L], tokens before the
-    filler, next place).
+) -> Iterator[StreamRow]:
+    """The rows of `pack` from `start` on, one by one.
 
     `tokens` begins with document number `start.document`.
     """
     pieces: list[np.ndarray] = []
     numbers: list[int] = []
-    room, row = length, start.row
+    room = length
+    row = start.row
 
-    def finish(document: int, offset: int) -> tuple[np.ndarray, np.ndarray, int, Cursor]:
+    def finish(document: int, offset: int) -> StreamRow:
         ids = np.concatenate([*pieces, np.full(room, eos, pieces[0].dtype)])
         sizes = [len(piece) for piece in pieces]
         sizes[-1] += room  # filler continues the last document
         number = np.repeat(np.array(numbers) - numbers[0], sizes)
-        return ids, number, length - room, Cursor(start.epoch, row, document, offset)
+        return StreamRow(ids, number, length - room, Cursor(start.epoch, row, document, offset))
 
     for index, document in enumerate(tokens, start.document):
         offset = start.offset if index == start.document else 0
@@ -127,7 +137,9 @@ def pack_stream(
             if room == 0 or (ended and documents == "single"):
                 row += 1
                 yield finish(index + ended, 0 if ended else offset)
-                pieces, numbers, room = [], [], length
+                pieces = []
+                numbers = []
+                room = length
     if pieces:
         row += 1
         yield finish(numbers[-1] + 1, 0)

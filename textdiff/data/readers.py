@@ -12,12 +12,11 @@ import json
 import lzma
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-_OPENERS: dict[str, Callable[[Path], BinaryIO]] = {".xz": lzma.open, ".gz": gzip.open}  # type: ignore[dict-item]
-_CSV_FIELD_LIMIT = (
-    2**31 - 1
-)  # csv refuses fields above 128 KiB by default; a document may be longer
+_OPENERS: dict[str, Callable[..., Any]] = {".xz": lzma.open, ".gz": gzip.open}
+# csv refuses fields above 128 KiB by default; a document may be longer
+_CSV_FIELD_LIMIT = 2**31 - 1
 
 
 def expand(patterns: str | Sequence[str]) -> list[Path]:
@@ -25,37 +24,39 @@ def expand(patterns: str | Sequence[str]) -> list[Path]:
 
     Raises ValueError for a pattern that names no file, or a folder.
     """
-    found: list[Path] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+    if isinstance(patterns, str):
+        patterns = [patterns]
+    paths: list[Path] = []
+    for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_dir():
             raise ValueError(f"{pattern} is a folder: name its files, for example {pattern}/*.txt")
-        matches = (
-            [path]
-            if path.exists()
-            else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
-        )
-        files = [p for p in matches if p.is_file()]
+        matches = [path]
+        if not path.exists():
+            matches = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        files = [match for match in matches if match.is_file()]
         if not files:
             raise ValueError(
                 f"no file matches {pattern!r}: check the path (relative to {Path.cwd()})"
             )
-        found += files
-    if not found:
+        paths += files
+    if not paths:
         raise ValueError("an empty list of files: name at least one")
-    return found
+    return paths
 
 
-def read(path: Path, column: str) -> Iterator[str]:
+def documents(path: Path, column: str) -> Iterator[str]:
     """The documents of one file, in order.
 
     Raises ValueError for an unknown kind of file and for one that is empty, unreadable, not UTF-8,
     or lacks `column`.
     """
-    packing = path.suffix if path.suffix in _OPENERS else ""
-    kind = path.with_suffix("").suffix if packing else path.suffix
+    kind = path.suffix
     readers = {".txt": _text, ".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
-    if kind not in readers or (packing and kind not in (".txt", ".jsonl")):
+    if kind in _OPENERS:
+        kind = path.with_suffix("").suffix
+        readers = {".txt": _text, ".jsonl": _json_lines}
+    if kind not in readers:
         raise ValueError(
             f"{path}: unknown kind of file; use .txt, .jsonl (also .xz, .gz), .csv or .parquet"
         )
@@ -87,23 +88,23 @@ def checksum(paths: Sequence[Path]) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
-    return _OPENERS[path.suffix](path) if path.suffix in _OPENERS else path.open("rb")
+    if path.suffix in _OPENERS:
+        return _OPENERS[path.suffix](path)
+    return path.open("rb")
 
 
 def _text(path: Path, column: str) -> Iterator[str]:
     with _open(path) as file:
-        text = file.read().decode(
-            "utf-8-sig"
-        )  # drops a byte-order mark; line ends stay as they are
+        # drops a byte-order mark; line ends stay as they are
+        text = file.read().decode("utf-8-sig")
     if text:
         yield text
 
 
 def _json_lines(path: Path, column: str) -> Iterator[str]:
     with _open(path) as file:
-        for number, line in enumerate(
-            file, 1
-        ):  # binary lines end at "\n" only, never at U+2028 and the like
+        # binary lines end at "\n" only, never at U+2028 and the like
+        for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
             try:
@@ -114,7 +115,8 @@ def _json_lines(path: Path, column: str) -> Iterator[str]:
                 ) from error
             if not isinstance(record, dict):
                 raise ValueError(
-                    f'{path}, line {number} is not an object: write {{"{column}": "..."}} on each line'
+                    f"{path}, line {number} is not an object: write "
+                    f'{{"{column}": "..."}} on each line'
                 )
             yield _field(record, column, f"{path}, line {number}")
 
@@ -146,7 +148,7 @@ def _parquet(path: Path, column: str) -> Iterator[str]:
                     number += 1
                     yield _field(record, column, f"{path}, row {number}")
     except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a parquet file ({error}): write it anew") from error
+        raise ValueError(f"{path} is not a parquet file ({error}): write it again") from error
 
 
 def _field(record: dict[str, object], column: str, where: str) -> str:
@@ -161,4 +163,5 @@ def _field(record: dict[str, object], column: str, where: str) -> str:
 
 
 def _missing(column: str, where: str, names: Sequence[str]) -> str:
-    return f"{where}: no column {column!r}; set column to one of {', '.join(names) or '(there is none)'}"
+    known = ", ".join(names) or "(there is none)"
+    return f"{where}: no column {column!r}; set column to one of {known}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from .corpora import Corpus
-from .loading import Batch, share, take
-from .packing import Cursor, Documents, Packed, Padding, pack_stream
+from .loading import Rows, share, take
+from .packing import Cursor, Documents, Packed, Padding, StreamRow, pack_stream
 from .tokenising import tokenise
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _REMEMBERED = 8  # Lightning fetches one batch ahead of the one it trains on
 
 
 @dataclass
-class StreamBatches(IterableDataset[tuple[Batch, tuple[int, ...]]]):
+class StreamBatches(IterableDataset[tuple[Rows, tuple[int, ...]]]):
     """One pass over the train split from `cursor` on: (batch, place after it); an incomplete last
     batch is left out.
     """
@@ -43,28 +43,27 @@ class StreamBatches(IterableDataset[tuple[Batch, tuple[int, ...]]]):
     number: int = 0  # of the first batch
     cursor: Cursor = Cursor()  # noqa: RUF009 (frozen)
 
-    def __iter__(self) -> Iterator[tuple[Batch, tuple[int, ...]]]:
-        number, cursor = self.number, self.cursor
-        texts = islice(self.corpus.documents("train"), cursor.document, None)
+    def __iter__(self) -> Iterator[tuple[Rows, tuple[int, ...]]]:
+        number = self.number
+        texts = islice(self.corpus.documents("train"), self.cursor.document, None)
         tokens = tokenise(self.tokenizer, texts)
-        rows = pack_stream(tokens, self.length, self.tokenizer.eos_token_id, self.documents, cursor)
+        eos = self.tokenizer.eos_token_id
+        rows = pack_stream(tokens, self.length, eos, self.documents, start=self.cursor)
         while len(group := list(islice(rows, self.batch_size))) == self.batch_size:
-            yield self._batch(group, number), astuple(group[-1][3])
+            yield self._batch(group, number), astuple(group[-1].after)
             number += 1
 
-    def _batch(self, group: list[tuple[np.ndarray, np.ndarray, int, Cursor]], number: int) -> Batch:
-        ids, document, filled, after = zip(*group, strict=True)
-        valid = np.arange(self.length) < np.array(filled)[:, None]
-        packed = Packed(
-            np.stack(ids),
-            np.stack(document) if self.documents == "separate" else None,
-            valid if self.padding == "ignored" else None,
-        )
+    def _batch(self, group: list[StreamRow], number: int) -> Rows:
+        packed = Packed(np.stack([row.ids for row in group]))
+        if self.documents == "separate":
+            packed = replace(packed, document=np.stack([row.document for row in group]))
+        if self.padding == "ignored":
+            filled = np.array([row.filled for row in group])
+            packed = replace(packed, valid=np.arange(self.length) < filled[:, None])
         part = share(self.batch_size, self.rank, self.world_size)
-        batch = take(
-            packed, torch.arange(self.batch_size)[part], torch.arange(self.batch_size)[part]
-        )
-        batch["example"] = torch.tensor([cursor.row - 1 for cursor in after])[part]
+        places = torch.arange(self.batch_size)[part]
+        batch = take(packed, places, places)
+        batch["example"] = torch.tensor([row.after.row - 1 for row in group])[part]
         batch["slot"] += number * self.batch_size
         return batch
 
@@ -91,9 +90,11 @@ class StreamLoader(DataLoader[Any]):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),
         )
-        self.batches, self.start, self.places = batches, start, places
+        self.batches = batches
+        self.start = start
+        self.places = places
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Any:
         number = start = self.start()
         if number and number not in self.places:
             warnings.warn(
@@ -102,7 +103,8 @@ class StreamLoader(DataLoader[Any]):
             )
         cursor = self.places.setdefault(number, Cursor())
         while number == start:  # a pass of which too little is left is followed by the next
-            self.batches.number, self.batches.cursor = number, cursor
+            self.batches.number = number
+            self.batches.cursor = cursor
             for batch, place in super().__iter__():
                 number += 1
                 self._remember(number, Cursor(*place))
@@ -110,9 +112,8 @@ class StreamLoader(DataLoader[Any]):
             if number == start and cursor == Cursor(cursor.epoch):
                 raise ValueError(
                     f"the train split of {self.batches.corpus.name} does not fill a batch of "
-                    f"{self.batches.batch_size} "
-                    f"rows of {self.batches.length} tokens: lower batch_size or length, or use "
-                    "more text"
+                    f"{self.batches.batch_size} rows of {self.batches.length} tokens: lower "
+                    "batch_size or length, or use more text"
                 )
             cursor = Cursor(cursor.epoch + 1)
             self._remember(number, cursor)

@@ -32,24 +32,24 @@ def tokenise(
     """
     from tqdm import tqdm
 
-    backend, dtype = tokenizer.backend_tokenizer, smallest(len(tokenizer))
+    backend = tokenizer.backend_tokenizer
+    dtype = smallest(len(tokenizer))
     backend.no_truncation()  # some tokenizer.json ask for it; nothing may be dropped
     backend.no_padding()
 
     def encode(texts: list[str]) -> list[list[int]]:
-        return [
-            encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
-        ]
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
 
+    pieces = (piece for document in documents for piece in _pieces(document, encode))
     end = np.array([tokenizer.eos_token_id], dtype)
     parts: list[np.ndarray] = []
     with tqdm(
         desc=progress, delay=3, unit=" characters", unit_scale=True, disable=progress is None
     ) as bar:
-        for group in _groups(
-            piece for document in documents for piece in _pieces(document, encode)
-        ):
-            for (_, last), ids in zip(group, encode([text for text, _ in group]), strict=True):
+        for group in _groups(pieces):
+            encoded = encode([text for text, _ in group])
+            for (_, last), ids in zip(group, encoded, strict=True):
                 parts.append(np.array(ids, dtype))
                 if last:
                     yield np.concatenate([*parts, end])
@@ -58,13 +58,15 @@ def tokenise(
 
 
 def _groups(pieces: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool]]]:
-    group, characters = [], 0
+    group = []
+    characters = 0
     for piece in pieces:
         group.append(piece)
         characters += len(piece[0])
         if len(group) == _GROUP or characters >= _GROUP_CHARACTERS:
             yield group
-            group, characters = [], 0
+            group = []
+            characters = 0
     if group:
         yield group
 
@@ -72,7 +74,7 @@ def _groups(pieces: Iterator[tuple[str, bool]]) -> Iterator[list[tuple[str, bool
 def _pieces(
     text: str, encode: Callable[[list[str]], list[list[int]]]
 ) -> Iterator[tuple[str, bool]]:
-    """A document in pieces whose tokens together are those of the whole, each with: is it the last?"""
+    """A document in pieces whose tokens together are those of the whole, and which is the last."""
     begin = 0
     while len(text) - begin > _LONG:
         cut = _cut(text, begin + _LONG, encode)
@@ -93,7 +95,8 @@ def _cut(text: str, start: int, encode: Callable[[list[str]], list[list[int]]]) 
         if line_end < 0:
             return None
         for cut in (line_end + 1, line_end):
-            left, right = text[max(cut - _AROUND, 0) : cut], text[cut : cut + _AROUND]
+            left = text[max(cut - _AROUND, 0) : cut]
+            right = text[cut : cut + _AROUND]
             whole, first, second = encode([left + right, left, right])
             if right and first + second == whole:
                 return cut

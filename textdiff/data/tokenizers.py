@@ -39,6 +39,10 @@ class PretrainedTokenizer(TokenizerSpec):
     name_or_path: str
 
     def build(self, corpus: Corpus) -> PreTrainedTokenizerFast:
+        """As `load`, whatever the corpus."""
+        return self.load()
+
+    def load(self) -> PreTrainedTokenizerFast:
         """Load it; a separator may stand in for EOS. ValueError if it cannot be loaded, is slow or
         has neither.
         """
@@ -49,8 +53,7 @@ class PretrainedTokenizer(TokenizerSpec):
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"tokenizer {self.name_or_path!r} cannot be loaded ({error}): check the name and "
-                "the network, set "
-                "HF_HUB_OFFLINE=1 to use what is cached, or give a local folder"
+                "the network, set HF_HUB_OFFLINE=1 to use what is cached, or give a local folder"
             ) from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(
@@ -61,8 +64,7 @@ class PretrainedTokenizer(TokenizerSpec):
         if end is None:
             raise ValueError(
                 f"tokenizer {self.name_or_path!r} has neither an EOS nor a separator token to end "
-                "documents with: "
-                "set eos_token in its tokenizer_config.json"
+                "documents with: set eos_token in its tokenizer_config.json"
             )
         # Existing tokens only: the vocabulary does not grow.
         tokenizer.eos_token = end

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..figures import _figure
+from .. import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def against(
     rows: Sequence[dict[str, Any]], human: dict[str, Any], x: str, y: str, title: str
 ) -> Figure:
     """One pair of measures; dot area grows with rho."""
-    figure = _figure(8, 5.2)
+    figure = figures.figure(8, 5.2)
     axes = figure.add_subplot()
     _draw(axes, rows, human, x, y)
     axes.set_title(title, fontsize=9)
@@ -99,7 +99,7 @@ def against(
 
 def seconds(rows: Sequence[dict[str, Any]], human: dict[str, Any], title: str) -> Figure:
     """Perplexity and MAUVE against the seconds that a sample took."""
-    figure = _figure(11, 4.8)
+    figure = figures.figure(11, 4.8)
     for number, y in enumerate((PERPLEXITY, "MAUVE"), 1):
         axes = figure.add_subplot(1, 2, number)
         _draw(axes, rows, human, "seconds_per_sample", y)

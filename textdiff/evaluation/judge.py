@@ -210,7 +210,6 @@ def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
             f"judge {name!r} cannot be opened ({error}): give an id of the Hub that is cached or "
-            "reachable, a folder, or a GGUF "
-            "file as folder:file.gguf (needs textdiff[eval])"
+            "reachable, a folder, or a GGUF file as folder:file.gguf (needs textdiff[eval])"
         ) from None
     return Judge(name, network.to(device, getattr(torch, dtype)).eval(), tokenizer, causal)

@@ -81,8 +81,7 @@ def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
     if n < ADVISED:
         warnings.warn(
             f"MAUVE of {n} samples in {buckets} buckets is biased and only good for comparison at "
-            "the same numbers: "
-            f"take {ADVISED} samples or more",
+            f"the same numbers: take {ADVISED} samples or more",
             stacklevel=3,
         )
     return buckets
@@ -172,9 +171,8 @@ def against_humans(
     if (shorter := sum(length < max_tokens for length in lengths)) > n / 20:
         fitting = sorted(lengths)[n // 20]
         warnings.warn(
-            f"{shorter} of {n} samples have fewer than the {max_tokens} tokens of the human texts, "
-            "and MAUVE sees length: "
-            f"choose a text length of at most {fitting}",
+            f"{shorter} of {n} samples have fewer than the {max_tokens} tokens of the human "
+            f"texts, and MAUVE sees length: choose a text length of at most {fitting}",
             stacklevel=2,
         )
     samples, human = (

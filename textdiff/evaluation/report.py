@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..figures import _figure
+from .. import figures
 from . import frontier
 from .frontier_pictures import pictures
 from .tables import Table, plus_minus
@@ -38,7 +38,7 @@ def bars(
     names: Sequence[str], values: Sequence[float], errors: Sequence[float], label: str
 ) -> Figure:
     """Numbers with their errors, one line each."""
-    figure = _figure(8, 1.2 + 0.28 * len(names))
+    figure = figures.figure(8, 1.2 + 0.28 * len(names))
     axes = figure.add_subplot()
     axes.errorbar(values, range(len(names)), xerr=errors, fmt="o", markersize=4, capsize=2)
     axes.set(yticks=range(len(names)), xlabel=label, ylim=(len(names) - 0.5, -0.5))

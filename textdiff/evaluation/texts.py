@@ -117,8 +117,8 @@ def human(
     if len(pieces) < count:
         raise ValueError(
             f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but "
-            f"{count} are needed (as many for the "
-            "reference as for the ceiling): take fewer samples, shorter texts or another split"
+            f"{count} are needed (as many for the reference as for the ceiling): take fewer "
+            "samples, shorter texts or another split"
         )
     order = torch.randperm(len(pieces), generator=torch.Generator().manual_seed(seed)).tolist()
     return [pieces[number] for number in islice(order, count)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from ..figures import _figure
+from .. import figures
 
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
@@ -30,7 +30,7 @@ def curves(run: Path, entropy: float | None = None, uniform: float | None = None
     """Training loss and validation bounds of a run against the step, nats per token; reference
     lines where given.
     """
-    figure = _figure(7, 4.2)
+    figure = figures.figure(7, 4.2)
     axes = figure.add_subplot()
     for name, points in read_metrics(run).items():
         if name.startswith("loss"):

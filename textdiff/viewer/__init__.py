@@ -1,7 +1,7 @@
 """See generation: a page to keep, a terminal to watch."""
 
 from .html import page
-from .states import State, states
+from .states import TokenState, states
 from .terminal import Watcher
 
-__all__ = ["State", "Watcher", "page", "states"]
+__all__ = ["TokenState", "Watcher", "page", "states"]

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..generation.trajectory import Trajectory
-from .states import State, states
+from .states import TokenState, states
 
 
 def page(
@@ -46,7 +46,7 @@ def page(
         ]
     data = {
         "settings": [[str(name), str(value)] for name, value in settings.items()],
-        "states": [[state.name.lower(), state.label] for state in State],
+        "states": [[state.name.lower(), state.label] for state in TokenState],
         "ids": ids,
         "pieces": [None if token == num_tokens else decode(token) for token in ids],
         "samples": samples,
@@ -57,7 +57,7 @@ def page(
         "style": _file("page.css"),
         "script": _file("page.js"),
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _file("page.html"))
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _file("page.html"))
 
 
 def _sample(trajectory: Trajectory, num_tokens: int) -> dict[str, Any]:
@@ -65,7 +65,8 @@ def _sample(trajectory: Trajectory, num_tokens: int) -> dict[str, Any]:
     happens.
     """
     cells = states(trajectory, num_tokens).cpu()
-    ids, confidence = trajectory.ids.cpu(), trajectory.confidence.float().cpu().nan_to_num(0.0)
+    ids = trajectory.ids.cpu()
+    confidence = trajectory.confidence.float().cpu().nan_to_num(0.0)
     starts = confidence > 0
     starts[0] = True
     starts[1:] |= (ids[1:] != ids[:-1]) | (cells[1:] != cells[:-1])

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .. import figures
 from ..hyperschedule import Hyperschedule
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from ..figures import _figure
 
 MAX_CELLS = 4096  # the 3-D picture draws one bar a cell
 
@@ -23,7 +23,8 @@ def levels(schedule: Hyperschedule, L: int) -> torch.Tensor:
 
 def _title(schedule: Hyperschedule, L: int) -> str:
     name = textwrap.shorten(str(schedule), 60, placeholder=" …)")
-    return f"{name}\n{schedule.calls(L)} calls for {L} tokens, ω = {schedule.omega(L)}, ρ = {float(schedule.rho(L)):.3g}"
+    rates = f"ω = {schedule.omega(L)}, ρ = {float(schedule.rho(L)):.3g}"
+    return f"{name}\n{schedule.calls(L)} calls for {L} tokens, {rates}"
 
 
 def matrix(schedule: Hyperschedule, L: int) -> Figure:
@@ -33,16 +34,18 @@ def matrix(schedule: Hyperschedule, L: int) -> Figure:
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
-    table, T = levels(schedule, L), schedule.T
-    colours = ListedColormap(
-        ["#e8b93f", *colormaps["Blues"](torch.linspace(0.2, 0.9, T - 1).numpy()), "#4d4d4d"]
-    )
-    figure = _figure(7, 1.4 + 5 * min(1.0, max(0.3, table.shape[0] / max(L, 1))))
+    table = levels(schedule, L)
+    T = schedule.T
+    between = colormaps["Blues"](torch.linspace(0.2, 0.9, T - 1).numpy())
+    colours = ListedColormap(["#e8b93f", *between, "#4d4d4d"])
+    steepness = min(1.0, max(0.3, table.shape[0] / max(L, 1)))
+    figure = figures.figure(7, 1.4 + 5 * steepness)
     axes = figure.add_subplot()
     image = axes.imshow(table, cmap=colours, vmin=0, vmax=T, aspect="auto", interpolation="nearest")
     axes.set(xlabel="position i", ylabel="step k", title=_title(schedule, L))
     axes.title.set_fontsize(9)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axes.yaxis.get_major_locator()
+    locator.set_params(integer=True)
     bar = figure.colorbar(image, ax=axes, label="noise level τ/T", ticks=[0, T / 2, T])
     bar.ax.set_yticklabels(["0 settled", "½", "1 noise"])
     return figure
@@ -54,27 +57,27 @@ def steps(schedule: Hyperschedule, L: int) -> Figure:
     Raises:
         ValueError: if there are more than MAX_CELLS bars to draw.
     """
+    from matplotlib import colormaps
+
     table = levels(schedule, L)
     if table.numel() > MAX_CELLS:
         raise ValueError(
             f"{table.numel()} bars are too many to see: draw at most {MAX_CELLS}, with a smaller L "
             "or fewer levels"
         )
-    figure = _figure(7, 6)
-    axes = figure.add_subplot(projection="3d", box_aspect=(4, 4, 2.5))
+    figure = figures.figure(7, 6)
+    axes: Any = figure.add_subplot(projection="3d", box_aspect=(4, 4, 2.5))
     k, i = torch.meshgrid(torch.arange(len(table)), torch.arange(L), indexing="ij")
     height = table.flatten().double()
-    from matplotlib import colormaps
-
     seen = height > 0
     shade = colormaps["viridis"](1 - (height[seen] / schedule.T).numpy())
     axes.bar3d(
-        i.flatten()[seen],
-        k.flatten()[seen],
-        0,
-        1,
-        1,
-        height[seen],
+        x=i.flatten()[seen],
+        y=k.flatten()[seen],
+        z=0,
+        dx=1,
+        dy=1,
+        dz=height[seen],
         color=shade,
         shade=True,
         edgecolor="#00000022",

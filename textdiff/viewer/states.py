@@ -12,7 +12,7 @@ from torch import Tensor
 from ..generation.trajectory import Trajectory
 
 
-class State(IntEnum):
+class TokenState(IntEnum):
     """The state of one position after one call."""
 
     MASKED = 0
@@ -35,18 +35,18 @@ class State(IntEnum):
 
 
 _LABELS = {
-    State.MASKED: "masked",
-    State.ACTIVE: "visible, still active",
-    State.SETTLED: "settled",
-    State.GIVEN: "given",
-    State.DRAWN: "drawn in this call",
-    State.CORRECTED: "corrected in this call",
-    State.REMASKED: "masked again in this call",
+    TokenState.MASKED: "masked",
+    TokenState.ACTIVE: "visible, still active",
+    TokenState.SETTLED: "settled",
+    TokenState.GIVEN: "given",
+    TokenState.DRAWN: "drawn in this call",
+    TokenState.CORRECTED: "corrected in this call",
+    TokenState.REMASKED: "masked again in this call",
 }
 
 
 def state(before: Tensor, ids: Tensor, settled: Tensor, given: Tensor, num_tokens: int) -> Tensor:
-    """`State` of every token, of the common shape, uint8.
+    """`TokenState` of every token, of the common shape, uint8.
 
     Args:
         before: ids before the call, N = MASK.
@@ -55,15 +55,17 @@ def state(before: Tensor, ids: Tensor, settled: Tensor, given: Tensor, num_token
         given: bool, prompt and kept positions: these are GIVEN whatever else holds.
         num_tokens: N.
     """
-    masked, changed = ids == num_tokens, ids != before
-    out = torch.where(settled, State.SETTLED, State.ACTIVE)
-    out = torch.where(changed, torch.where(before == num_tokens, State.DRAWN, State.CORRECTED), out)
-    out = torch.where(masked, torch.where(changed, State.REMASKED, State.MASKED), out)
-    return torch.where(given, State.GIVEN, out).to(torch.uint8)
+    changed = ids != before
+    visible = torch.where(settled, TokenState.SETTLED, TokenState.ACTIVE)
+    drawn = torch.where(before == num_tokens, TokenState.DRAWN, TokenState.CORRECTED)
+    visible = torch.where(changed, drawn, visible)
+    masked = torch.where(changed, TokenState.REMASKED, TokenState.MASKED)
+    unknown = torch.where(ids == num_tokens, masked, visible)
+    return torch.where(given, TokenState.GIVEN, unknown).to(torch.uint8)
 
 
 def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
-    """`State` of every cell of a trajectory, [frames, L] uint8; nothing has changed yet in frame 0.
+    """`TokenState` of every cell of a trajectory, [frames, L] uint8; frame 0 changed nothing.
 
     Raises:
         ValueError: if the parts of the trajectory do not have one shape, or an id lies outside
@@ -92,6 +94,5 @@ def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
             f"token ids lie in {int(ids.min())}..{int(ids.max())}, outside 0..{num_tokens}: give "
             "the model's num_tokens (MASK is that id)"
         )
-    return state(
-        torch.cat([ids[:1], ids[:-1]]), ids, trajectory.settled, trajectory.given, num_tokens
-    )
+    before = torch.cat([ids[:1], ids[:-1]])
+    return state(before, ids, trajectory.settled, trajectory.given, num_tokens)

@@ -14,22 +14,26 @@ from typing import Protocol, TextIO
 import torch
 from torch import Tensor
 
-from .states import State, state
+from .states import TokenState, state
 
 MASKED = "░"
 STYLE = {
-    State.MASKED: "2",
-    State.ACTIVE: "33",
-    State.SETTLED: "",
-    State.GIVEN: "34",
-    State.DRAWN: "30;42",
-    State.CORRECTED: "1;37;45",
-    State.REMASKED: "30;43",
+    TokenState.MASKED: "2",
+    TokenState.ACTIVE: "33",
+    TokenState.SETTLED: "",
+    TokenState.GIVEN: "34",
+    TokenState.DRAWN: "30;42",
+    TokenState.CORRECTED: "1;37;45",
+    TokenState.REMASKED: "30;43",
 }
-HIDE, SHOW, CLEAR = "\x1b[?25l", "\x1b[?25h", "\x1b[J"
+HIDE = "\x1b[?25l"
+SHOW = "\x1b[?25h"
+CLEAR = "\x1b[J"
 _BIDI = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
-Piece = tuple[str, State]
-Cell = tuple[str, State]
+Piece = tuple[str, TokenState]
+"""The text of a token, and its state."""
+Cell = tuple[str, TokenState]
+"""One character, and the state of its token."""
 
 
 def visible(text: str) -> str:
@@ -66,7 +70,8 @@ def wrap(pieces: list[Piece], columns: int) -> list[list[Cell]]:
     used = 0
     for piece, token_state in pieces:
         for character in piece:
-            size = width(shown := _visible(character))
+            shown = _visible(character)
+            size = width(shown)
             if used + size > columns:
                 lines.append([])
                 used = 0
@@ -80,7 +85,8 @@ def wrap(pieces: list[Piece], columns: int) -> list[list[Cell]]:
 
 def paint(cells: list[Cell]) -> str:
     """One line with its ANSI colours, which end with it."""
-    out, style = "", ""
+    out = ""
+    style = ""
     for character, token_state in cells:
         if STYLE[token_state] != style:
             style = STYLE[token_state]
@@ -114,7 +120,8 @@ class Watcher:
     def __init__(
         self, decode: Callable[[int], str], num_tokens: int, stream: TextIO | None = None
     ) -> None:
-        self.decode, self.num_tokens = cache(decode), num_tokens
+        self.decode = cache(decode)
+        self.num_tokens = num_tokens
         self.stream = sys.stderr if stream is None else stream
         self.plain = (
             not self.stream.isatty()
@@ -122,7 +129,8 @@ class Watcher:
             or os.environ.get("TERM") == "dumb"
         )
         self._before: Tensor | None = None
-        self._given, self._height = torch.zeros(0, dtype=torch.bool), 0
+        self._given = torch.zeros(0, dtype=torch.bool)
+        self._height = 0
 
     def __enter__(self) -> Watcher:
         if not self.plain:
@@ -140,32 +148,36 @@ class Watcher:
 
     def __call__(self, seen: Seen) -> None:
         """Show what a call left behind; call 0 begins a batch."""
-        row, done = seen.ids[0].cpu().clone(), (seen.t[0] == 0).cpu()
+        row = seen.ids[0].cpu().clone()
+        done = (seen.t[0] == 0).cpu()
         if seen.call == 0 or self._before is None:
-            self._before, self._given, self._height = row, done, 0
+            self._before = row
+            self._given = done
+            self._height = 0
         cells = state(self._before, row, done, self._given, self.num_tokens).tolist()
         pieces = [
-            (MASKED if token == self.num_tokens else self.decode(token), State(cell))
+            (MASKED if token == self.num_tokens else self.decode(token), TokenState(cell))
             for token, cell in zip(row.tolist(), cells, strict=True)
         ]
         self._before = row
         heading = f"call {seen.call} ({int(done.sum())}/{len(done)})"
         if self.plain:
-            self._write(f"{heading}: " + "".join(visible(piece) for piece, _ in pieces) + "\n")
+            text = "".join(visible(piece) for piece, _ in pieces)
+            self._write(f"{heading}: {text}\n")
         else:
             self._redraw(heading, pieces)
 
     def _redraw(self, heading: str, pieces: list[Piece]) -> None:
         columns, rows = self._size()
         shown = sorted({cell for _, cell in pieces})
-        legend = [piece for cell in shown for piece in (("  ", State.SETTLED), (cell.label, cell))]
-        head = wrap([(heading, State.SETTLED), *legend], columns)[0]
-        lines = [
-            head,
-            *wrap(pieces, columns)[-max(rows - 2, 1) :],
-        ]  # the cursor rests in a row of its own
+        head: list[Piece] = [(heading, TokenState.SETTLED)]
+        for cell in shown:
+            head += [("  ", TokenState.SETTLED), (cell.label, cell)]
+        tail = max(rows - 2, 1)  # the cursor rests in a row of its own
+        lines = [wrap(head, columns)[0], *wrap(pieces, columns)[-tail:]]
         up = f"\x1b[{self._height}A" if self._height else ""
-        self._write(up + "\r" + CLEAR + "".join(paint(line) + "\r\n" for line in lines))
+        text = "".join(paint(line) + "\r\n" for line in lines)
+        self._write(up + "\r" + CLEAR + text)
         self._height = len(lines)
 
     def _size(self) -> tuple[int, int]:
