@@ -174,9 +174,14 @@ def test_23_mask_count_per_block_and_fine_steps_agree(layout, process):
     assert abs(a - b) < 5 * (error_a**2 + error_b**2) ** 0.5 + 0.03  # 64 steps are not the limit
 
 
-@pytest.mark.parametrize(("layout", "schedule"), [("aligned", Block(4, 2)), ("shifted", Block(4, 2)), ("shifted", QuenchedAR()),
-                                                  ("aligned", Slide(4, 2)), ("shifted", Slide(4, 2)), ("aligned", Flat(2))], ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize(("layout", "schedule"), [
+    ("aligned", Block(4, 2)),
+    ("shifted", Block(4, 2)),
+    ("shifted", QuenchedAR()),
+    ("aligned", Slide(4, 2)),
+    ("shifted", Slide(4, 2)),
+    ("aligned", Flat(2)),
+], ids=str)  # fmt: skip
 def test_documents_and_ignored_padding_stay_apart(layout, schedule):
     net = network(layout)
     x, z, t, tiling = noisy(schedule, torch.zeros(B, 1, dtype=torch.int64))

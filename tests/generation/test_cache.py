@@ -208,7 +208,7 @@ def test_rows_that_are_fed(layout, schedule):
 
 @dataclass(frozen=True)
 class Always(Ancestral):
-    """Ancestral that asks for the head at every position of the window, so that no call is skipped."""
+    """Ancestral that asks for the head at the whole window, so that no call is skipped."""
 
     def rows(self, step):
         return step.moving

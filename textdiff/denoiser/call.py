@@ -1,11 +1,20 @@
-"""What one network call is fed, under any hyperschedule and in both layouts; here in training, in
-generation see `decoding.py`.
+"""What one network call is fed, under any hyperschedule and in both layouts.
 
 *Aligned*: row r holds token r and predicts it. *Shifted*: row r holds token r-1 (row 0 a BOS) and
-predicts token r; so the first row of a window is its clean boundary, and one row more, which
-predicts nothing, holds the window's last token and is seen only while that token is below full
-noise. All else is the same in both: row r has token r's place in the order, its window and its
-call.
+predicts token r. Below, tokens 0 and 1 have settled and 2..5 are the window:
+
+    aligned   holds        0    1  |  2    3    4    5
+              predicts             |  2    3    4    5
+
+    shifted   holds      BOS    0  |  1    2    3    4  |  5
+              predicts             |  2    3    4    5  |
+                                     boundary            trailing
+
+So shifted, the first row of a window is its clean *boundary*, and a *trailing* row, which predicts
+nothing, holds the window's last token and is seen only while that token is below full noise. All
+else is the same in both: row r has token r's place in the order, its window and its call.
+
+`training_rows.py` makes the call of training, `generation_rows.py` those of generation.
 """
 
 from __future__ import annotations
@@ -22,10 +31,15 @@ from .visibility import Visibility
 
 @dataclass(frozen=True)
 class Call:
-    """The rows of one network call: ids and t [B, R], positions [R] or [B, R].
+    """The rows of one network call.
 
-    The first `count` rows with an output predict its tokens; the keys of the first `kept` rows may
-    stay in a cache.
+    Args:
+        ids: [B, R] in 0..N.
+        positions: [R] or [B, R].
+        t: [B, R] in [0, 1].
+        visibility: which row sees which.
+        count: how many rows with an output, from the first on, predict a token.
+        kept: how many rows, from the first on, have keys that may stay in a cache.
     """
 
     ids: Tensor
@@ -36,22 +50,22 @@ class Call:
     kept: int = 0
 
     def hidden(self, network: Denoiser, cache: Cache | None = None) -> Tensor:
-        """Hidden rows [B, count, D] of the predicted tokens, in order; a cache grows by the settled
-        rows.
+        """Hidden rows [B, count, D] of the predicted tokens, in order.
+
+        A cache grows by the settled rows.
         """
         if cache is None:
-            return network.body(self.ids, self.positions, self.t, self.visibility)[:, : self.count]
-        hidden = network.body(self.ids, self.positions, self.t, self.visibility, cache)[
-            :, : self.count
-        ]
-        cache.commit(self.kept)
-        return hidden
+            rows = network.body(self.ids, self.positions, self.t, self.visibility)
+        else:
+            rows = network.body(self.ids, self.positions, self.t, self.visibility, cache)
+            cache.commit(self.kept)
+        return rows[:, : self.count]
 
 
 def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
     """Raise a ValueError unless the network's layout can follow this hyperschedule."""
     if network.shifted and not schedule.plan(L).left_to_right:
         raise ValueError(
-            f"the shifted layout needs a hyperschedule from left to right, not {schedule}: its rows predict the next token. "
-            "Use layout: aligned"
+            f"the shifted layout needs a hyperschedule from left to right, not {schedule}: "
+            "its rows predict the next token. Use layout: aligned"
         )

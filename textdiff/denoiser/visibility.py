@@ -1,6 +1,17 @@
 """Who attends to whom: one rule, and the attention call that obeys it.
 
-A row carries a position and a role, *context* (clean, settled) or *window n* (`maths.md` 6):
+A row carries a position and a role, *context* (clean, settled) or *window n* (`maths.md` 6). The
+training call of Block(2, T) on four tokens, a row a line, x what it sees:
+
+                context 0 1 2 3    windows 0 1  2 3
+    context  0          x . . .            . .  . .
+             1          x x . .            . .  . .
+             2          x x x .            . .  . .
+             3          x x x x            . .  . .
+    windows  0          . . . .            x x  . .
+             1          . . . .            x x  . .
+             2          x x . .            . .  x x
+             3          x x . .            . .  x x
 
 - context sees context, in the hyperschedule's order: causal in (start step, position), or
   block-causal;
@@ -24,8 +35,12 @@ NOWHERE = -1  # the window number of a row that nobody sees
 
 @dataclass(frozen=True)
 class Visibility:
-    """Which keys a row sees; `context` rows come first, window rows follow, cached rows stand
-    `before` them.
+    """Which keys a row sees.
+
+    Cached rows stand before all others, `context` rows come first of those fed, window rows follow.
+
+        >>> Visibility(context=2).dense(3).int().tolist()
+        [[[1, 0, 0], [1, 1, 0], [1, 1, 1]]]
 
     Args:
         context: C, the number of context rows that are fed.
@@ -43,16 +58,12 @@ class Visibility:
     def dense(self, R: int, device: torch.device | None = None) -> Tensor:
         """The whole as one mask [B or 1, R, R] bool, for networks that know nothing of streams."""
         C = self.context
-        among = (
-            torch.ones(1, C, C, dtype=torch.bool, device=device).tril()
-            if self.among is None
-            else self.among
-        )
-        window = (
-            torch.ones(1, R - C, R, dtype=torch.bool, device=device)
-            if self.window is None
-            else self.window
-        )
+        among = self.among
+        window = self.window
+        if among is None:
+            among = torch.ones(1, C, C, dtype=torch.bool, device=device).tril()
+        if window is None:
+            window = torch.ones(1, R - C, R, dtype=torch.bool, device=device)
         B = max(len(among), len(window))
         hidden = torch.zeros(B, C, R - C, dtype=torch.bool, device=among.device)
         return torch.cat(
@@ -60,8 +71,9 @@ class Visibility:
         )
 
     def within(self, document: Tensor | None = None, valid: Tensor | None = None) -> Visibility:
-        """Restrict to keys of the query's document [B, R] and to valid keys [B, R]; a row always
-        sees itself.
+        """Restrict to keys of the query's document [B, R] and to valid keys [B, R].
+
+        A row always sees itself.
         """
         marks = document if document is not None else valid
         if marks is None:
@@ -81,8 +93,9 @@ class Visibility:
 
 
 def context_order(order: Tensor) -> Tensor | None:
-    """Which context row sees which, [1, C, C] from order [C]; None where that is causal in the
-    rows' own order.
+    """Which context row sees which, [1, C, C] from the context rule `order` [C].
+
+    None where that is causal in the rows' own order.
     """
     if bool((order.diff() > 0).all()):
         return None

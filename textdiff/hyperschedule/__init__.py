@@ -1,7 +1,7 @@
 """Hyperschedules: which position is at which noise level at which network call.
 
 A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per position
-(`base.py`); `schedules.py` has them by name.
+(`base.py`); `schedules.py` has them by name; `plan.py` has all that one fixes for L tokens.
 """
 
 from .base import Hyperschedule, same_visibility

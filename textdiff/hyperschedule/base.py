@@ -6,9 +6,16 @@ A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per
     τ_k(i) = clip(T + s(i) - k, 0, T),     k = 0..K,     K = T + max s
 
 Level 0 is clean, level T full noise; level τ is time t = τ/T of a process. Calls run from noise to
-data. No table of steps is
-stored: the partition into settled / window / worthless, and the tiling that trains every schedule,
-are arithmetic on s.
+data. Slide(4, 2) on six tokens, T = 2, s = 0 0 1 1 2 2, a call a line:
+
+    call 0    2  2  2  2  2  2       active: 0..3
+    call 1    1  1  2  2  2  2       active: 0..5
+    call 2    0  0  1  1  2  2       settled: 0 1, active: 2..5
+    call 3    0  0  0  0  1  1       settled: 0..3, active: 4 5
+    the end   0  0  0  0  0  0
+
+No table of steps is stored: who has settled, who is active, and the tiling that trains every
+schedule are arithmetic on s (`plan.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +33,15 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Hyperschedule:
-    """Base of all hyperschedules: a subclass gives the levels T and `start(L)`."""
+    """Base of all hyperschedules: a subclass gives the levels T and `start(L)`.
+
+    >>> from textdiff.hyperschedule import Slide
+    >>> schedule = Slide(4, 2)
+    >>> schedule.T, schedule.start(6).tolist(), schedule.calls(6)
+    (2, [0, 0, 1, 1, 2, 2], 4)
+    >>> schedule.level(2, 6).tolist()
+    [0, 0, 1, 1, 2, 2]
+    """
 
     @property
     def T(self) -> int:
@@ -38,8 +53,9 @@ class Hyperschedule:
         raise NotImplementedError
 
     def order(self, L: int) -> Tensor:
-        """[L] int64: settled position i sees settled position j iff order(j) <= order(i); causal in
-        (start step, position).
+        """The context rule, [L] int64: settled position i sees j iff order(j) <= order(i).
+
+        Causal in (start step, position), unless a subclass says otherwise.
         """
         return self.start(L).argsort(stable=True).argsort()
 
@@ -70,7 +86,8 @@ class Hyperschedule:
 
     def omega(self, L: int) -> int:
         """ω: the widest window, tokens."""
-        return max(int(self.window(k, L).sum()) for k in range(self.calls(L)))
+        plan = self.plan(L)
+        return max(plan.reached(k) - plan.settled(k) for k in range(plan.calls))
 
     def rho(self, L: int) -> Fraction:
         """ρ: tokens settled per call, L/K on average over the whole sequence."""
@@ -87,8 +104,13 @@ def _plan(schedule: Hyperschedule, L: int, device: torch.device) -> Plan:
 
 
 def same_visibility(a: Hyperschedule, b: Hyperschedule, L: int) -> bool:
-    """Whether networks trained under a and b see the same: each call's pair of context and window,
-    whatever the levels.
+    """Whether networks trained under a and b see the same, whatever the levels.
+
+    That is each call's pair of context and window, and the order within the context.
+
+        >>> from textdiff.hyperschedule import Block, Flat
+        >>> same_visibility(Flat(4), Flat(64), 8), same_visibility(Flat(4), Block(4, 4), 8)
+        (True, False)
     """
 
     def seen(schedule: Hyperschedule) -> set[tuple[bytes, bytes]]:

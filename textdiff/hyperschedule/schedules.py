@@ -18,8 +18,12 @@ def _positive(name: str, value: int) -> None:
 
 @dataclass(frozen=True)
 class QuenchedAR(Hyperschedule):
-    """One call per token, left to right: T = 1, s(i) = i. Autoregression; GPT in the shifted
-    layout.
+    """One call per token, left to right: T = 1, s(i) = i.
+
+    Autoregression; in the shifted layout GPT.
+
+        >>> QuenchedAR().start(6).tolist()
+        [0, 1, 2, 3, 4, 5]
     """
 
     @property
@@ -32,7 +36,14 @@ class QuenchedAR(Hyperschedule):
 
 @dataclass(frozen=True)
 class Flat(Hyperschedule):
-    """All positions together: s(i) = 0 (SEDD, MDLM). `levels` = T is also the number of calls."""
+    """All positions together: s(i) = 0 (SEDD, MDLM).
+
+        >>> Flat(64).start(6).tolist(), Flat(64).calls(6)
+        ([0, 0, 0, 0, 0, 0], 64)
+
+    Args:
+        levels: T, also the number of calls.
+    """
 
     levels: int = 64
 
@@ -49,10 +60,16 @@ class Flat(Hyperschedule):
 
 @dataclass(frozen=True)
 class Block(Hyperschedule):
-    """Blocks of `width` tokens one after the other: s(i) = T floor(i/width) (BD3-LM, SSD-LM).
+    """Blocks of tokens one after the other: s(i) = T floor(i/width) (BD3-LM, SSD-LM).
 
-    Settled tokens see the settled ones up to themselves, or with `block_causal` their whole block.
-    Only here is that exact with a key-value cache, because a block settles as one (`maths.md` 6).
+        >>> Block(2, 4).start(6).tolist()
+        [0, 0, 4, 4, 8, 8]
+
+    Args:
+        width: ω, tokens in a block.
+        levels: T.
+        block_causal: whether settled tokens see their whole block, not just up to themselves. Only
+            here is that exact with a key-value cache, for a block settles as one (`maths.md` 6).
     """
 
     width: int = 16
@@ -76,8 +93,16 @@ class Block(Hyperschedule):
 
 @dataclass(frozen=True)
 class TightBlock(Hyperschedule):
-    """Blocks in which one starts at the call that settles the last: s(i) = (T-1) floor(i/width), T
-    >= 2 (HDLM's noising figure).
+    """Blocks of which one starts at the call that settles the last: s(i) = (T-1) floor(i/width).
+
+    HDLM's noising figure.
+
+        >>> TightBlock(2, 4).start(6).tolist()
+        [0, 0, 3, 3, 6, 6]
+
+    Args:
+        width: tokens in a block.
+        levels: T >= 2.
     """
 
     width: int = 16
@@ -88,7 +113,8 @@ class TightBlock(Hyperschedule):
         _positive("levels", self.levels)
         if self.levels < 2:
             raise ValueError(
-                f"a tight block needs levels >= 2, got {self.levels}: with one level use Block or QuenchedAR"
+                f"a tight block needs levels >= 2, got {self.levels}: "
+                "with one level use Block or QuenchedAR"
             )
 
     @property
@@ -101,10 +127,15 @@ class TightBlock(Hyperschedule):
 
 @dataclass(frozen=True)
 class Slide(Hyperschedule):
-    """A window of `width` tokens slides on by `rate` tokens per call: T = ceil(width/rate), s(i) =
-    floor(i/rate).
+    """A window that slides on: T = ceil(width/rate), s(i) = floor(i/rate).
 
-    `rate` is ρ, an integer or a fraction such as "1/2": floats get the floor wrong and are refused.
+        >>> Slide(4, 2).start(6).tolist(), Slide(4, "1/2").start(6).tolist()
+        ([0, 0, 1, 1, 2, 2], [0, 2, 4, 6, 8, 10])
+
+    Args:
+        width: ω, tokens in the window.
+        rate: ρ, tokens settled per call, an integer or a fraction such as "1/2": floats get the
+            floor wrong and are refused.
     """
 
     width: int = 16
@@ -137,8 +168,14 @@ class Slide(Hyperschedule):
 
 @dataclass(frozen=True)
 class StartSteps(Hyperschedule):
-    """Any order: the user's T and s(i), one integer >= 0 per position (random-order AR, diagonals
-    within blocks, ...).
+    """Any order: the user's own start steps (random-order AR, diagonals within blocks, ...).
+
+        >>> StartSteps(1, (2, 0, 1)).plan(3).position.tolist()
+        [1, 2, 0]
+
+    Args:
+        levels: T.
+        steps: s(i), one integer >= 0 per position; fits sequences of that length only.
     """
 
     levels: int
@@ -159,6 +196,7 @@ class StartSteps(Hyperschedule):
     def start(self, L: int) -> Tensor:
         if len(self.steps) != L:
             raise ValueError(
-                f"this hyperschedule has {len(self.steps)} start steps but the sequence has {L} tokens"
+                f"this hyperschedule has {len(self.steps)} start steps "
+                f"but the sequence has {L} tokens"
             )
         return torch.tensor(self.steps)
