@@ -119,7 +119,7 @@ def checked(texts: Sequence[str], data_dir: str | None) -> None:
     """
     for text in texts:
         corpus = Benchmark(text, data_dir)
-        next(iter(corpus.documents(corpus.source.scored)))
+        next(iter(corpus.documents(corpus.origin.scored)))
 
 
 def _parser() -> argparse.ArgumentParser:
