@@ -75,7 +75,7 @@ def filled(options: argparse.Namespace) -> Path:
 
 def null_rows(path: Path, train: Path, output: Path) -> None:
     """The null rows of the same study, and the table of all."""
-    study = frontier.read(path)
+    study = frontier.read_study(path)
     corpus = corpus_of(study.reference, None)
     judges = cache(lambda: sweep.open_judges(study, corpus, "cpu"))
     null = mauve.nulls(study, corpus_of(str(plain(train)), None), "train", output, judges)

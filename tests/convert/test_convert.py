@@ -152,7 +152,7 @@ def at_sigma(sigma: float) -> Tensor:
     return torch.full((L,), 1 - math.exp(-sigma)).double()
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # arithmetic
 
 
@@ -335,7 +335,7 @@ def test_hdlm_shifted_rows_predict_the_next_token(tmp_path):
     close(logits_of(model.network, call.hidden(model.network))[0], expected)
 
 
-# ------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # families, sizes, hyperschedules
 
 
@@ -502,7 +502,7 @@ def test_the_card_says_which_bound_applies(tmp_path, family, config, word):
     )
 
 
-# -----------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # what works on them
 
 
@@ -713,7 +713,7 @@ def test_one_level_per_sequence(tmp_path):
     assert len(model.generate("w1", hyperschedule=Flat(2)).ids[0]) == L
 
 
-# -----------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # files
 
 
@@ -1026,7 +1026,7 @@ def test_partial_output_never_stays(tmp_path, monkeypatch, capsys):
     source, out = folder(tmp_path / "source", dit_state(), MDLM), tmp_path / "deep" / "out"
 
     def broken(model, to):
-        to.mkdir()
+        to.mkdir(exist_ok=True)
         (to / "model.safetensors").write_bytes(b"half")
         raise OSError("disk full")
 

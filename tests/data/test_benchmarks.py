@@ -20,8 +20,10 @@ from textdiff.data.benchmarks import BENCHMARKS
     [
         (
             "wikitext",
-            ' He had a guest @-@ starring role as " Craig " in 2 @,@ 000 shows ( 3 @.@ 5 of them ; all [ sic ] ) . Was it 20 ° C ? \n',
-            ' He had a guest-starring role as "Craig" in 2,000 shows (3.5 of them; all [sic]). Was it 20°C?\n',
+            ' He had a guest @-@ starring role as " Craig " in 2 @,@ 000 shows ( 3 @.@ 5 of them ; '
+            "all [ sic ] ) . Was it 20 ° C ? \n",
+            ' He had a guest-starring role as "Craig" in 2,000 shows (3.5 of them; all [sic]). '
+            "Was it 20°C?\n",
         ),
         ("wikitext", " = = Early life = = \n", " == Early life ==\n"),
         ("wikitext", " the actors ' guild \n", " the actors' guild\n"),
@@ -34,8 +36,10 @@ from textdiff.data.benchmarks import BENCHMARKS
         ("wikitext", " Homarus gammarus , known as \n", " Homarus gammarus, known as\n"),
         (
             "scientific_papers",
-            "parkinson 's disease ( pd ) more so than overall status , motor deficits [ 13 ] .\nalthough pd , yet ,",
-            "parkinson's disease (pd) more so than overall status, motor deficits [13] .\nalthough pd, yet ,",
+            "parkinson 's disease ( pd ) more so than overall status , motor deficits [ 13 ] "
+            ".\nalthough pd , yet ,",
+            "parkinson's disease (pd) more so than overall status, motor deficits [13] "
+            ".\nalthough pd, yet ,",
         ),
         (
             "ptb",
@@ -209,7 +213,8 @@ def test_a_folder_stands_in_for_the_network(folder, monkeypatch):
         (lambda data: next(Benchmark("ptb").documents("dev")), "unknown split 'dev'"),
         (
             lambda data: next(Benchmark("ptb").documents("test")),
-            r"cannot be reached .*HF_HUB_OFFLINE=1.*put the rows into DATA/ptb/test.jsonl \(field 'sentence'\).*TEXTDIFF_DATA=DATA",
+            r"cannot be reached .*HF_HUB_OFFLINE=1.*put the rows into DATA/ptb/test.jsonl "
+            r"\(field 'sentence'\).*TEXTDIFF_DATA=DATA",
         ),
         (
             lambda data: next(Benchmark("wikitext103", str(data)).documents("train")),

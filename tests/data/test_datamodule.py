@@ -176,8 +176,8 @@ def test_cache(corpus, tmp_path, monkeypatch, documents, padding):
 
 def test_import_is_light():
     program = (
-        "import sys, textdiff.data;"
-        "print(sorted({'torch', 'lightning', 'transformers', 'datasets', 'tokenizers', 'tqdm'} & set(sys.modules)))"
+        "import sys, textdiff.data;print(sorted({'torch', 'lightning', 'transformers', 'datasets', "
+        "'tokenizers', 'tqdm'} & set(sys.modules)))"
     )
     light = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True

@@ -21,7 +21,10 @@ from textdiff.data.tokenizers import END
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is missing")
-TEXT = "First  Citizen:\n\n\tBefore we proceed ,\r\n any further  \u2028 hear, né 日本 \U0001f600 me \n"
+TEXT = (
+    "First  Citizen:\n\n\tBefore we proceed ,\r\n any further  \u2028 hear, né 日本 "
+    "\U0001f600 me \n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +54,10 @@ def test_text_comes_back_and_saving_changes_nothing(corpus, spec, tmp_path):
 
 
 def test_bpe_is_the_same_in_another_process():
-    program = "from textdiff.data import BPE, TinyShakespeare, tokenizer_hash;print(tokenizer_hash(BPE(400).build(TinyShakespeare())))"
+    program = (
+        "from textdiff.data import BPE, TinyShakespeare, tokenizer_hash;"
+        "print(tokenizer_hash(BPE(400).build(TinyShakespeare())))"
+    )
     other = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
@@ -81,9 +87,13 @@ def test_streams_say_what_they_need():
 
 @needs_shared
 @pytest.mark.parametrize(
-    "folder, size, end", [("tokenizers/gpt2", 50257, 50256), ("tokenizers/bert-base-uncased", 30522, 102),
-                          ("models/stories260K", 512, 2)]
-)  # fmt: skip
+    "folder, size, end",
+    [
+        ("tokenizers/gpt2", 50257, 50256),
+        ("tokenizers/bert-base-uncased", 30522, 102),
+        ("models/stories260K", 512, 2),
+    ],
+)
 def test_pretrained(folder, size, end):
     tokenizer = PretrainedTokenizer(str(SHARED / folder)).build(TinyShakespeare())
     assert (len(tokenizer), tokenizer.eos_token_id) == (size, end)

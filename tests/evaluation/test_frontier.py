@@ -57,7 +57,7 @@ def test_a_file_gives_every_combination(tmp_path):
         },
         {"runs": "c", "samplers": "Ancestral", "hyperschedules": "Slide(4, 1)"},
     ]
-    found = frontier.read(study(tmp_path, "judge", points=groups))
+    found = frontier.read_study(study(tmp_path, "judge", points=groups))
     assert len(found.points) == 9 and found.points[0] == frontier.Point("a", "Ancestral", "Flat(2)")
     assert (
         len({point.name for point in found.points}) == 9
@@ -143,7 +143,7 @@ def test_a_sweep_goes_on(tmp_path, judge_folder, monkeypatch, capsys):  # noqa: 
 
 
 def test_other_weights_are_another_point(tmp_path):
-    found = frontier.read(study(tmp_path, "judge"))
+    found = frontier.read_study(study(tmp_path, "judge"))
     point = found.points[0]
     assert sweep.settings(found, point, False) != sweep.settings(
         found, replace(point, run=str(tiny.run("mdlm"))), False
@@ -155,7 +155,7 @@ def test_an_edited_reference_is_another_measurement(tmp_path):
     for content in ("one", "two"):
         text.write_text(content)
         frontier.fingerprint.cache_clear()
-        found = frontier.read(study(tmp_path, "judge", reference=str(text)))
+        found = frontier.read_study(study(tmp_path, "judge", reference=str(text)))
         now = {
             measured: sweep.settings(found, found.points[0], measured) for measured in (False, True)
         }

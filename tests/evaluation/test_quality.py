@@ -16,7 +16,10 @@ from textdiff.evaluation import mauve_score, quality, texts
 from textdiff.evaluation.judge import Judge, Scores, open_judge
 from textdiff.evaluation.tables import Table, plus_minus
 
-WORDS = "the quick brown fox jumps over the lazy dog and packs a box with five dozen liquor jugs tonight".split()
+WORDS = (
+    "the quick brown fox jumps over the lazy dog and packs a box with five dozen liquor jugs "
+    "tonight"
+).split()
 TEXTS = [
     " ".join(WORDS[(7 * i + 3 * j * (i + 1)) % len(WORDS)] for j in range(6 + i % 3))
     for i in range(24)
@@ -139,7 +142,10 @@ def test_a_judge_that_is_not_there(tmp_path):
 def test_a_trained_judge(shared_file):
     """The tiny Llama of children's stories: it has learnt its own kind of text, and word order."""
     judge = open_judge(str(shared_file("models", "stories260K")))
-    story = "Once upon a time, there was a little girl named Lily. She loved to play outside in the park."
+    story = (
+        "Once upon a time, there was a little girl named Lily. She loved to play outside in the "
+        "park."
+    )
     mixed = " ".join(sorted(story.split()))
     found = judge.score([story, mixed], bos=True)
     assert found.nats[0] / found.scored[0] < 1.5 < 4 < found.nats[1] / found.scored[1]
@@ -186,7 +192,7 @@ def test_entropy_and_ngrams_by_hand():
 
 def test_too_short_texts_are_named(judge):
     with pytest.warns(UserWarning, match="1 of 25 texts are too short to be scored"):
-        found = quality.measure(judge, [*TEXTS, "fox"], None)
+        found = quality.quality_of(judge, [*TEXTS, "fox"], None)
     assert found["unscored"] == 1 and found["texts"] == 25
 
 
@@ -265,10 +271,10 @@ def test_human_texts_are_verbatim_and_of_one_length(judge):
 def test_files_of_texts(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one\\u2028more"}\n\n"two"\n', encoding="utf-8")
-    assert texts.read(path) == ["one\u2028more", "two"]
+    assert texts.read_texts(path) == ["one\u2028more", "two"]
     for content in ('["one", {"text": "two"}]', '{"samples": ["one", "two"], "settings": {}}'):
         (tmp_path / "a.json").write_text(content)
-        assert texts.read(tmp_path / "a.json") == ["one", "two"]
+        assert texts.read_texts(tmp_path / "a.json") == ["one", "two"]
     for content, message in (
         ("[]", "holds no list"),
         ("[1]", "holds no list"),
@@ -277,7 +283,7 @@ def test_files_of_texts(tmp_path):
     ):
         (tmp_path / "a.json").write_text(content)
         with pytest.raises(ValueError, match=message):
-            texts.read(tmp_path / "a.json")
+            texts.read_texts(tmp_path / "a.json")
 
 
 def test_tables():

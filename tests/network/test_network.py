@@ -56,7 +56,7 @@ def batch_of(ids: Tensor) -> Batch:
     return Batch(ids, index, index)
 
 
-# ----------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # chunked head
 
 
@@ -84,7 +84,10 @@ def test_chunked_head_is_plain_autograd(tie, rows, least, monkeypatch):
 
     hidden = torch.randn(rows, 16, dtype=torch.float64, generator=draw, requires_grad=True)
     plain = nelbo_integrand(logits_of(net, hidden), x, z, t, process)
-    value = lambda logits, part: nelbo_integrand(logits, x[part], z[part], t[part], process)  # noqa: E731
+
+    def value(logits: Tensor, part: slice) -> Tensor:
+        return nelbo_integrand(logits, x[part], z[part], t[part], process)
+
     total, values = row_values(net, hidden, value)
     assert not values.requires_grad
     torch.testing.assert_close(values, plain.detach(), rtol=1e-12, atol=1e-12)
@@ -199,7 +202,7 @@ def test_a_batch_in_which_no_row_has_a_value_gives_zero_gradients():
     assert not net.blocks[0].qkv.weight.grad.any()
 
 
-# -----------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # untrained network
 
 UNTRAINED = [
@@ -275,7 +278,7 @@ def test_an_untrained_score_networks_bound_is_near_log_n(sees_time):
     assert abs(float(nats.mean()) - math.log(N)) < 0.1 + 5 * error
 
 
-# ------------------------------------------------------------------------------------------------------------
+# ------------------------------------------------------------------------------
 # transformer
 
 

@@ -358,7 +358,8 @@ FRESH = """
 import sys, torch, textdiff
 model = textdiff.load(sys.argv[1])
 with torch.no_grad():
-    print([x.hex() for x in model.network(torch.arange(8)[None]).double().flatten().tolist()], model.generate("the ", seed=3).texts)
+    logits = model.network(torch.arange(8)[None]).double().flatten().tolist()
+    print([x.hex() for x in logits], model.generate("the ", seed=3).texts)
 """
 
 
@@ -396,8 +397,8 @@ def test_training_goes_on_and_the_folder_needs_no_base(config, tmp_path):
 def test_resuming_is_not_interrupting(tmp_path):
     base = base_with_tokenizer(tmp_path / "base")
     main(words(base, tmp_path / "whole", "block", "--trainer.max_steps=4"))
-    main(words(base, tmp_path / "parts", "block", "--trainer.max_steps=4", "--checkpoint.every_n_train_steps=2",
-               "--checkpoint.save_top_k=-1"))  # fmt: skip
+    every = ("--checkpoint.every_n_train_steps=2", "--checkpoint.save_top_k=-1")
+    main(words(base, tmp_path / "parts", "block", "--trainer.max_steps=4", *every))
     middle = tmp_path / "parts/checkpoints/step-2.ckpt"
     main(
         words(

@@ -236,8 +236,8 @@ def test_javascript_expands_the_runs():
 def test_javascript_tells_the_history():
     runs = data_of(page([small()], decode, N, "", {}))["samples"][0]["runs"]
     told = in_node(
-        "given[0].map(runs => [2, 4].map("
-        "f => history(runs, f).map(s => [s.frame, s.piece, s.probability])))",
+        "given[0].map(runs => [2, 4].map(f => history(runs, f).map(s => [s.frame, s.piece, "
+        "s.probability])))",
         runs,
     )
     assert told[0] == [[[0, 0, 0]]] * 2

@@ -15,6 +15,7 @@ from ..hyperschedule import Hyperschedule
 from ..model.folder import load
 from ..model.model import Model
 from ..model.source import find
+from ..samplers import Sampler
 from ..spec import parse
 
 RUN = (
@@ -64,6 +65,56 @@ def add_import(parser: argparse.ArgumentParser) -> None:
     )
 
 
+Options = argparse.ArgumentParser | argparse._ArgumentGroup
+
+
+def add_verify(parser: Options) -> None:
+    """Whether the reference bounds of a model are computed again."""
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="compute the reference bounds of an exported model again, first",
+    )
+
+
+def add_device(parser: Options) -> None:
+    """Where networks run."""
+    parser.add_argument(
+        "--device",
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="where the network runs",
+    )
+
+
+def add_schedule(parser: Options) -> None:
+    """Another hyperschedule than that of training."""
+    parser.add_argument(
+        "--hyperschedule", help="such as 'Flat(64)' or 'Block(16, 16)'; default: that of training"
+    )
+
+
+def add_law(parser: Options) -> None:
+    """What samples are drawn with, beside the hyperschedule."""
+    parser.add_argument(
+        "--sampler",
+        help="such as 'Ancestral', 'ACS(eta=0.01)', 'FirstHitting' (default: Ancestral)",
+    )
+    parser.add_argument("--temperature", type=float, help="1 is the model's own law (default: 1)")
+
+
+def law_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The hyperschedule, sampler and temperature that the command line states."""
+    law: dict[str, Any] = {}
+    schedule = schedule_of(options)
+    if schedule is not None:
+        law["hyperschedule"] = schedule
+    if options.sampler:
+        law["sampler"] = parse(options.sampler, Sampler, options.classes)
+    if options.temperature is not None:
+        law["temperature"] = options.temperature
+    return law
+
+
 def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
     """The parser of a command on a model folder, with the options that all of them have."""
     parser = argparse.ArgumentParser(
@@ -73,23 +124,13 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
         formatter_class=Help,
     )
     parser.add_argument("run", metavar="RUN", help=RUN)
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="compute the reference bounds of an exported model again, first",
-    )
+    add_verify(parser)
     parser.add_argument("--seed", type=int, default=0, help="key of all draws")
     parser.add_argument(
         "--batch-size", type=int, default=16, help="sequences per network call; changes no result"
     )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the network runs",
-    )
-    parser.add_argument(
-        "--hyperschedule", help="such as 'Flat(64)' or 'Block(16, 16)'; default: that of training"
-    )
+    add_device(parser)
+    add_schedule(parser)
     add_import(parser)
     return parser
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from ..convert import FAMILIES, convert
 from ..files import new_folder
@@ -14,7 +15,8 @@ def main(arguments: list[str]) -> None:
     """Write the model folder and print what it holds; OUT is whole or not there."""
     parser = argparse.ArgumentParser(
         prog="textdiff convert",
-        description="Turn a published checkpoint into a model folder. No code of the checkpoint is ever run.",
+        description="Turn a published checkpoint into a model folder. No code of the checkpoint is "
+        "ever run.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -31,7 +33,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument(
         "--tokenizer",
-        help="folder or id; default: the source's own, else what its configuration names, else gpt2",
+        help="folder or id; default: the source's own, else what its configuration names, else "
+        "gpt2",
     )
     parser.add_argument(
         "--config",
@@ -40,14 +43,16 @@ def main(arguments: list[str]) -> None:
     )
     options = parser.parse_args(arguments)
     out: Path = options.out
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not empty:
         raise ValueError(
             f"{str(out)!r} is already there: give a new folder, nothing is written over"
         )
     model = convert(options.family, options.source, options.tokenizer, options.config)
     with new_folder(out) as fresh:
         save(model, fresh)
-    parameters = sum(parameter.numel() for parameter in model.network.parameters())  # type: ignore[attr-defined]
+    network: Any = model.network
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     print(
         f"{parameters:,} parameters ({model.data['converted']['weights']}), {model.process}, "
         f"{model.hyperschedule}"

@@ -9,15 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-import torch
-
 from ..evaluation import frontier, sweep
 from ..evaluation.frontier_pictures import pictures
 from ..evaluation.provenance import software
 from ..files import write_json
 from ..model.folder import load
 from ..model.model import Model
-from .common import add_import, progress_bar
+from .common import add_device, add_import, progress_bar
 from .perplexity import corpus_of
 
 
@@ -37,11 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, help="folder; default: that of FILE.yaml, named as it"
     )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the networks run",
-    )
+    add_device(parser)
     add_import(parser)
     return parser
 
@@ -59,14 +53,13 @@ def opener(device: str, classes: Sequence[type] = ()) -> Callable[[str], Model]:
 def main(arguments: list[str]) -> None:
     """`textdiff evaluate frontier FILE.yaml`."""
     options = _parser().parse_args(arguments)
-    study = frontier.read(options.file, options.classes)
+    study = frontier.read_study(options.file, options.classes)
     folder: Path = options.output or options.file.with_suffix("")
     corpus = corpus_of(study.reference, None, options.classes)
     waiting = sum(result is None for result in sweep.stored(study, folder).values())
     judges = cache(lambda: sweep.open_judges(study, corpus, options.device))
     opened = opener(options.device, options.classes)
-    total = len(study.points)
-    with progress_bar(total=total, desc="frontier", unit="point") as bar:
+    with progress_bar(total=len(study.points), desc="frontier", unit="point") as bar:
 
         def told(point: frontier.Point) -> None:
             bar.set_postfix_str(point.name)

@@ -14,6 +14,10 @@ from ..evaluation.provenance import provenance
 from ..files import slug, write_json
 from .common import open_run, parser_of, progress_bar, schedule_of
 
+FILL = (
+    "greedy, known number of tokens, most certain first as far as the hyperschedule leaves it open"
+)
+
 
 def main(arguments: list[str]) -> None:
     """`textdiff evaluate lambada RUN`; under `torchrun` all its processes together."""
@@ -36,33 +40,29 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
     schedule = schedule_of(options)
     with ranks.joined(options.device) as options.device:
-        model, corpus = open_run(options), Benchmark("lambada", options.data_dir)
+        model = open_run(options)
+        corpus = Benchmark("lambada", options.data_dir)
         model.warn_if_unseen(schedule or model.hyperschedule, model.length)
         passages = list(islice(corpus.documents("test"), options.limit))
         with progress_bar(total=len(passages), desc="completing", unit="passage") as bar:
-            found = last_word(
+            answers = last_word(
                 model, passages, schedule, batch_size=options.batch_size, on_batch=bar.update
             )
         if ranks.rank():
             return
         result = {
-            **asdict(found),
-            "accuracy": found.accuracy,
-            "standard_error": found.standard_error,
-            "fill": "greedy, known number of tokens, most certain first as far as the hyperschedule leaves it open",
+            **asdict(answers),
+            "accuracy": answers.accuracy,
+            "standard_error": answers.standard_error,
+            "fill": FILL,
             "schedule": str(schedule or model.hyperschedule),
             "data": corpus.provenance("test"),
             **provenance(model, options.run, options.seed),
         }
-        parts = (
-            "lambada",
-            options.hyperschedule,
-            f"first{options.limit}" if options.limit else None,
-        )
-        output = options.output or options.run.results / f"{slug(*parts)}.json"
+        first = f"first{options.limit}" if options.limit else None
+        name = slug("lambada", options.hyperschedule, first)
+        output = options.output or options.run.results / f"{name}.json"
         write_json(output, result)
-        print(
-            f"last word right: {found.correct} of {found.passages}, {100 * found.accuracy:.2f} ± "
-            f"{100 * found.standard_error:.2f} %"
-        )
+        percent = f"{100 * answers.accuracy:.2f} ± {100 * answers.standard_error:.2f} %"
+        print(f"last word right: {answers.correct} of {answers.passages}, {percent}")
         print(f"written to {output}")

@@ -9,19 +9,27 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..evaluation import mauve_score, quality, texts
 from ..evaluation.judge import DTYPES, FIELD_JUDGE, Judge, open_judge
 from ..evaluation.provenance import software
 from ..evaluation.tables import Table, plus_minus
 from ..files import sha256, write_json
-from ..hyperschedule import Hyperschedule
-from ..samplers import Sampler
-from ..spec import parse
-from .common import add_import, open_run
+from .common import (
+    add_device,
+    add_import,
+    add_law,
+    add_schedule,
+    add_verify,
+    law_of,
+    open_run,
+)
 from .perplexity import corpus_of
 
+MAUVES = (
+    ("mauve", "sd", "MAUVE ± k-means sd"),
+    ("mauve_star", "mauve_star_sd", "MAUVE* ± k-means sd"),
+)
+"""Key of a number, of its error, and how a table calls it."""
 ONLY_OF_A_RUN = (
     "num_samples",
     "length",
@@ -36,7 +44,8 @@ ONLY_OF_A_RUN = (
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="textdiff evaluate samples",
-        description="Quality of samples, every number with its error and definition; writes a JSON.",
+        description="Quality of samples, every number with its error and definition; writes a "
+        "JSON.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -45,6 +54,21 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help=".json or .jsonl file of texts, or a model folder to sample from",
     )
+    _add_judge(parser)
+    _add_mauve(parser)
+    add_device(parser)
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="JSON file; default: quality.json beside the file, or in RUN/results",
+    )
+    add_import(parser)
+    _add_drawing(parser.add_argument_group("sampling from a model folder"))
+    return parser
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    """What judges texts, and how much of them."""
     parser.add_argument(
         "--judge",
         default=FIELD_JUDGE,
@@ -60,6 +84,22 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="BOS in front; default: none, the first token is context only",
     )
+    parser.add_argument(
+        "--dtype",
+        choices=DTYPES,
+        default="float32",
+        help="precision of judge and features; default: %(default)s",
+    )
+    parser.add_argument(
+        "--judge-batch-size",
+        type=int,
+        default=8,
+        help="texts per call of a judge; default: %(default)s",
+    )
+
+
+def _add_mauve(parser: argparse.ArgumentParser) -> None:
+    """What texts are compared with."""
     parser.add_argument(
         "--reference", help="human texts for MAUVE: file, or corpus such as TinyShakespeare"
     )
@@ -83,176 +123,160 @@ def _parser() -> argparse.ArgumentParser:
         help="of MAUVE; default: %(default)s",
     )
     parser.add_argument("--cache", type=Path, help="folder that keeps features, for the next call")
-    parser.add_argument(
-        "--dtype",
-        choices=DTYPES,
-        default="float32",
-        help="precision of judge and features; default: %(default)s",
-    )
-    parser.add_argument(
-        "--judge-batch-size",
-        type=int,
-        default=8,
-        help="texts per call of a judge; default: %(default)s",
-    )
-    parser.add_argument(
-        "--device",
-        default="cuda" if torch.cuda.is_available() else "cpu",
-        help="where the networks run",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="JSON file; default: quality.json beside the file, or in RUN/results",
-    )
-    add_import(parser)
-    drawn = parser.add_argument_group("sampling from a model folder")
-    drawn.add_argument(
-        "--verify",
-        action="store_true",
-        help="compute the reference bounds of an exported model again, first",
-    )
-    drawn.add_argument("--num-samples", type=int, help="default: 256")
-    drawn.add_argument(
+
+
+def _add_drawing(group: argparse._ArgumentGroup) -> None:
+    """What samples are drawn with; None where nothing is said, so that it can be seen."""
+    add_verify(group)
+    group.add_argument("--num-samples", type=int, help="default: 256")
+    group.add_argument(
         "--length", type=int, help="tokens of a sample; default: the training length"
     )
-    drawn.add_argument("--hyperschedule", help="such as 'Flat(64)'; default: that of training")
-    drawn.add_argument("--sampler", help="such as 'ACS(eta=0.01)'; default: Ancestral")
-    drawn.add_argument("--temperature", type=float, help="default: 1, the model's own law")
-    drawn.add_argument("--seed", type=int, help="key of all draws; default: 0")
-    drawn.add_argument("--batch-size", type=int, help="samples per network call; default: 16")
-    return parser
+    add_schedule(group)
+    add_law(group)
+    group.add_argument("--seed", type=int, help="key of all draws; default: 0")
+    group.add_argument("--batch-size", type=int, help="samples per network call; default: 16")
 
 
-def _read(options: argparse.Namespace) -> dict[str, Any]:
+def _samples(options: argparse.Namespace) -> dict[str, Any]:
     """The samples with all that is known about them."""
     path: Path = options.run
-    given = {
-        name: getattr(options, name) for name in ONLY_OF_A_RUN if getattr(options, name) is not None
-    }
+    options_of_a_run = {name: getattr(options, name) for name in ONLY_OF_A_RUN}
+    stated = [name for name, value in options_of_a_run.items() if value is not None]
     if path.is_dir():
-        parsed = {"hyperschedule": Hyperschedule, "sampler": Sampler}
-        options.batch_size = given.setdefault("batch_size", 16)
-        values = {
-            name: parse(value, parsed[name], options.classes) if name in parsed else value
-            for name, value in given.items()
-        }
-        return texts.draw(
-            open_run(options),
-            path,
-            **{"num_samples": 256, "length": None, "hyperschedule": None, "sampler": None} | values,
-        )
-    if given:
-        names = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        return _drawn(options)
+    if stated:
+        names = ", ".join(f"--{name.replace('_', '-')}" for name in stated)
         raise ValueError(
             f"{names} would draw samples from a model folder, but {path} is not one: leave out, or "
             "give a folder"
         )
-    samples = texts.read(path)
-    written = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else None
-    known = (
-        {key: value for key, value in written.items() if key != "samples"}
-        if isinstance(written, dict)
-        else {}
-    )
+    samples = texts.read_texts(path)
+    written = None
+    if path.suffix == ".json":
+        written = json.loads(path.read_text(encoding="utf-8"))
+    known = {}
+    if isinstance(written, dict):
+        known = {key: value for key, value in written.items() if key != "samples"}
     return {"samples": samples, "file": path.name, "file_sha256": sha256(path), **known}
+
+
+def _drawn(options: argparse.Namespace) -> dict[str, Any]:
+    """Samples of a model folder."""
+    folder: Path = options.run
+    if options.batch_size is None:
+        options.batch_size = 16
+    law = {"hyperschedule": None, "sampler": None} | law_of(options)
+    if options.seed is not None:
+        law["seed"] = options.seed
+    return texts.draw(
+        open_run(options),
+        folder,
+        num_samples=256 if options.num_samples is None else options.num_samples,
+        length=options.length,
+        batch_size=options.batch_size,
+        **law,
+    )
 
 
 def _mauve(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dict[str, Any]:
     """MAUVE and the judge's measures of the human texts."""
-    maker = (
-        open_judge(options.features, options.device, options.dtype) if options.features else judge
-    )
-    if options.max_tokens is None:
+    maker = judge
+    if options.features:
+        maker = open_judge(options.features, options.device, options.dtype)
+    longest = options.max_tokens
+    if longest is None:
         fitting = sorted(map(len, maker.encode(samples, None)[0]))[len(samples) // 20]
         raise ValueError(
             f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have "
             "as many or more)"
         )
-    corpus, n = corpus_of(options.reference, None, options.classes), len(samples)
-    humans = texts.human(maker, corpus, options.split, 2 * n, options.max_tokens)
-    seeds, size = options.kmeans_seeds, options.judge_batch_size
-    found = mauve_score.against_humans(
-        maker, samples, humans, options.max_tokens, options.buckets, seeds, options.cache, size
+    corpus = corpus_of(options.reference, None, options.classes)
+    mauve = mauve_score.against_humans(
+        maker,
+        samples,
+        humans=texts.human(maker, corpus, options.split, 2 * len(samples), longest),
+        max_tokens=longest,
+        buckets=options.buckets,
+        seeds=options.kmeans_seeds,
+        cache=options.cache,
+        batch_size=options.judge_batch_size,
     )
-    same = texts.human(judge, corpus, options.split, n, options.max_tokens)
-    human = quality.measure(judge, same, options.max_tokens, options.bos, size)
+    same = texts.human(judge, corpus, options.split, len(samples), longest)
     return {
-        "mauve": found,
-        "human": human,
+        "mauve": mauve,
+        "human": _judged(options, judge, same),
         "reference": {**corpus.provenance(options.split), "split": options.split},
     }
 
 
+def _judged(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dict[str, Any]:
+    size = options.judge_batch_size
+    return quality.quality_of(judge, samples, options.max_tokens, bos=options.bos, batch_size=size)
+
+
+def _cells(measures: list[dict[str, Any]]) -> dict[str, str]:
+    """Each measure with its error, by name."""
+    return {one["name"]: plus_minus(one["value"], one["standard_error"]) for one in measures}
+
+
 def table(result: dict[str, Any]) -> Table:
     """The measures of samples, beside those of human texts where there are some."""
-    human = {one["name"]: one for one in result.get("human", {}).get("measures", [])}
-    rows = [
-        [one["name"], plus_minus(one["value"], one["standard_error"])]
-        + (
-            [plus_minus(human[one["name"]]["value"], human[one["name"]]["standard_error"])]
-            if human
-            else []
-        )
-        for one in result["quality"]["measures"]
-    ]
+    columns = [_cells(result["quality"]["measures"])]
+    if "human" in result:
+        columns.append(_cells(result["human"]["measures"]))
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     if "mauve" in result:
-        found = result["mauve"]
-        for name, error, title in (
-            ("mauve", "sd", "MAUVE ± k-means sd"),
-            ("mauve_star", "mauve_star_sd", "MAUVE* ± k-means sd"),
-        ):
-            rows.append(
-                [
-                    title,
-                    plus_minus(found[name], found[error]),
-                    plus_minus(found["human"][name], found["human"][error]),
-                ]
-            )
-    return Table(["measure ± s.e.", "samples", *(["human"] if human else [])], rows)
+        sets = (result["mauve"], result["mauve"]["human"])
+        for name, error, title in MAUVES:
+            rows.append([title, *(plus_minus(one[name], one[error]) for one in sets)])
+    return Table(["measure ± s.e.", "samples", "human"][: 1 + len(columns)], rows)
 
 
-def main(arguments: list[str]) -> None:
-    """`textdiff evaluate samples SAMPLES`."""
-    options = _parser().parse_args(arguments)
+def _print(result: dict[str, Any]) -> None:
+    """The table, and what its numbers are about."""
+    print(table(result).text())
+    judged = result["quality"]
+    about = (
+        f"{judged['texts']} texts, {judged['scored_tokens']} tokens scored by "
+        f"{judged['judge']['name']}; {judged['bos']}"
+    )
+    if judged["max_tokens"]:
+        about += f"; {judged['truncated']} texts cut at {judged['max_tokens']} tokens"
+    print(about)
+    if "mauve" in result:
+        mauve = result["mauve"]
+        print(
+            f"MAUVE: {mauve['samples']} texts of {mauve['text_length']} tokens, "
+            f"{mauve['buckets']} buckets, features of {mauve['features']['name']}"
+        )
+
+
+def _check(options: argparse.Namespace) -> None:
     for name in ("judge_batch_size", "max_tokens"):
-        if (value := getattr(options, name)) is not None and value < 1:
+        value = getattr(options, name)
+        if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} must be >= 1, got {value}")
     if options.reference is None and (options.features or options.buckets or options.cache):
         raise ValueError(
             "--features, --buckets and --cache are for MAUVE: give the human texts with --reference"
         )
-    given, drawn = options.run, _read(options)
+
+
+def main(arguments: list[str]) -> None:
+    """`textdiff evaluate samples SAMPLES`."""
+    options = _parser().parse_args(arguments)
+    _check(options)
+    path: Path = options.run
+    drawn = _samples(options)
     judge = open_judge(options.judge, options.device, options.dtype)
     samples = drawn["samples"]
-    found = quality.measure(
-        judge, samples, options.max_tokens, options.bos, options.judge_batch_size
-    )
-    result = {
-        "quality": found,
-        **(_mauve(options, judge, samples) if options.reference else {}),
-        **drawn,
-        "evaluated": software(),
-    }
-    print(table(result).text())
-    print(
-        f"{found['texts']} texts, {found['scored_tokens']} tokens scored by "
-        f"{found['judge']['name']}; {found['bos']}",
-        end="",
-    )
-    print(
-        f"; {found['truncated']} texts cut at {found['max_tokens']} tokens"
-        if found["max_tokens"]
-        else ""
-    )
-    if "mauve" in result:
-        m = result["mauve"]
-        print(
-            f"MAUVE: {m['samples']} texts of {m['text_length']} tokens, {m['buckets']} buckets, "
-            f"features of {m['features']['name']}"
-        )
-    output = (
-        options.output or (given / "results" if given.is_dir() else given.parent) / "quality.json"
-    )
+    result = {"quality": _judged(options, judge, samples)}
+    if options.reference:
+        result |= _mauve(options, judge, samples)
+    result |= {**drawn, "evaluated": software()}
+    _print(result)
+    folder = path / "results" if path.is_dir() else path.parent
+    output = options.output or folder / "quality.json"
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

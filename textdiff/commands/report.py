@@ -12,7 +12,8 @@ def main(arguments: list[str]) -> None:
     """`textdiff report FOLDER`."""
     parser = argparse.ArgumentParser(
         prog="textdiff report",
-        description="Tables, error bars and plots of every result below FOLDER, as report.md and one self-contained report.html.",
+        description="Tables, error bars and plots of every result below FOLDER, as report.md and "
+        "one self-contained report.html.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -23,8 +24,9 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--title", help="default: the folder's name")
     options = parser.parse_args(arguments)
-    found = report.read(options.folder)
-    parts = report.sections(found)
-    markdown, html = options.folder / "report.md", options.folder / "report.html"
+    results = report.read_results(options.folder)
+    parts = report.sections(results)
+    markdown = options.folder / "report.md"
+    html = options.folder / "report.html"
     report.write(options.title or options.folder.resolve().name, parts, markdown, html)
-    print(f"{len(found)} results in {len(parts)} sections: {markdown}, {html}")
+    print(f"{len(results)} results in {len(parts)} sections: {markdown}, {html}")

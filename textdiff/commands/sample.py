@@ -18,15 +18,14 @@ from ..generation.samples import Samples
 from ..hyperschedule import Hyperschedule
 from ..model.model import Model
 from ..samplers import Sampler
-from ..spec import names, parse
-from .common import open_run, parser_of, schedule_of
+from ..spec import names
+from .common import add_law, law_of, open_run, parser_of
 
 OPTIONS = (
     "max_new_tokens",
     "max_length",
     "num_return_sequences",
     "max_denoising_steps",
-    "temperature",
     "top_k",
     "top_p",
     "min_p",
@@ -37,49 +36,18 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "sample", "Draw texts. The same call draws the same texts; --seed draws others."
     )
-    parser.epilog = f"samplers: {', '.join(names(Sampler))}; python -c 'help(\"textdiff.samplers\")' says what they draw from"
-    parser.add_argument(
-        "--prompt",
-        action="append",
-        help="beginning of a text, or a text with [MASK] to fill; may be repeated",
+    parser.epilog = (
+        f"samplers: {', '.join(names(Sampler))}; python -c 'help(\"textdiff.samplers\")' says what "
+        "they draw from"
     )
-    parser.add_argument(
-        "--prompts",
-        metavar="FILE",
-        help="one prompt a line, or .jsonl with 'prompt' and 'suffix'; - is standard input",
-    )
-    parser.add_argument("--suffix", default="", help="what comes after the drawn tokens")
-    parser.add_argument("--max-new-tokens", type=int, help="tokens to draw for each prompt")
-    parser.add_argument(
-        "--max-length",
-        type=int,
-        help="instead, tokens with the prompt; default: the training length",
-    )
-    parser.add_argument("--num-return-sequences", type=int, help="samples per prompt (default: 1)")
-    parser.add_argument(
-        "--max-denoising-steps",
-        type=int,
-        help="network calls of a window; default: the hyperschedule's levels",
-    )
-    parser.add_argument(
-        "--sampler",
-        help="such as 'Ancestral', 'ACS(eta=0.01)', 'FirstHitting' (default: Ancestral)",
-    )
-    parser.add_argument("--temperature", type=float, help="1 is the model's own law (default: 1)")
-    parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
-    parser.add_argument(
-        "--top-p", type=float, help="draw among the likeliest tokens of this probability together"
-    )
-    parser.add_argument(
-        "--min-p", type=float, help="draw among tokens this times as likely as the likeliest"
-    )
+    _add_prompts(parser)
+    _add_lengths(parser)
+    add_law(parser)
+    _add_filters(parser)
     parser.add_argument(
         "--no-cache",
         action="store_true",
         help="feed settled tokens in every call: the same samples, slower",
-    )
-    parser.add_argument(
-        "--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text"
     )
     parser.add_argument(
         "--output",
@@ -93,15 +61,60 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_prompts(parser: argparse.ArgumentParser) -> None:
+    """What the texts are drawn around."""
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        help="beginning of a text, or a text with [MASK] to fill; may be repeated",
+    )
+    parser.add_argument(
+        "--prompts",
+        metavar="FILE",
+        help="one prompt a line, or .jsonl with 'prompt' and 'suffix'; - is standard input",
+    )
+    parser.add_argument("--suffix", default="", help="what comes after the drawn tokens")
+
+
+def _add_lengths(parser: argparse.ArgumentParser) -> None:
+    """How many texts, how long, in how many calls."""
+    parser.add_argument("--max-new-tokens", type=int, help="tokens to draw for each prompt")
+    parser.add_argument(
+        "--max-length",
+        type=int,
+        help="instead, tokens with the prompt; default: the training length",
+    )
+    parser.add_argument("--num-return-sequences", type=int, help="samples per prompt (default: 1)")
+    parser.add_argument(
+        "--max-denoising-steps",
+        type=int,
+        help="network calls of a window; default: the hyperschedule's levels",
+    )
+    parser.add_argument(
+        "--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text"
+    )
+
+
+def _add_filters(parser: argparse.ArgumentParser) -> None:
+    """Which tokens may be drawn."""
+    parser.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
+    parser.add_argument(
+        "--top-p", type=float, help="draw among the likeliest tokens of this probability together"
+    )
+    parser.add_argument(
+        "--min-p", type=float, help="draw among tokens this times as likely as the likeliest"
+    )
+
+
 def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
     """Prompts and their suffixes from the command line, a file or standard input."""
-    prompts, suffixes = list(options.prompt or []), [options.suffix] * len(options.prompt or [])
+    prompts = list(options.prompt or [])
+    suffixes = [options.suffix] * len(prompts)
     if options.prompts is not None:
-        text = (
-            sys.stdin.read()
-            if options.prompts == "-"
-            else Path(options.prompts).read_text(encoding="utf-8")
-        )
+        if options.prompts == "-":
+            text = sys.stdin.read()
+        else:
+            text = Path(options.prompts).read_text(encoding="utf-8")
         for number, line in enumerate(text.split("\n")):
             if not line.strip():
                 continue
@@ -114,7 +127,9 @@ def _prompts(options: argparse.Namespace) -> tuple[list[str], list[str]]:
                 suffixes.append(options.suffix)
         if not prompts:
             raise ValueError(f"--prompts {options.prompts} holds no prompt")
-    return (prompts, suffixes) if prompts else ([""], [options.suffix])
+    if not prompts:
+        return [""], [options.suffix]
+    return prompts, suffixes
 
 
 def _json(line: str, number: int) -> dict[str, str]:
@@ -122,11 +137,9 @@ def _json(line: str, number: int) -> dict[str, str]:
         row = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number + 1} of the prompts is not JSON: {error}") from None
-    if (
-        not isinstance(row, dict)
-        or "prompt" not in row
-        or not all(isinstance(value, str) for value in row.values())
-    ):
+    if not isinstance(row, dict):
+        row = {}
+    if "prompt" not in row or not all(isinstance(value, str) for value in row.values()):
         raise ValueError(
             f"line {number + 1} of the prompts must be an object with 'prompt' and perhaps "
             f"'suffix', got {line[:80]}"
@@ -140,30 +153,24 @@ def _json(line: str, number: int) -> dict[str, str]:
 
 def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
     """The model's own options with those of the command line."""
-    chosen: dict[str, Any] = {
-        name: getattr(options, name) for name in OPTIONS if getattr(options, name) is not None
-    }
-    if options.sampler:
-        chosen["sampler"] = parse(options.sampler, Sampler, options.classes)
-    if options.hyperschedule:
-        chosen["hyperschedule"] = schedule_of(options)
+    stated = {name: getattr(options, name) for name in OPTIONS}
+    chosen = {name: value for name, value in stated.items() if value is not None}
+    chosen |= law_of(options)
     if options.no_cache:
         chosen["use_cache"] = False
     if options.stop_at_eos:
         if model.tokenizer.eos_token_id is None:
             raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
         chosen["eos_token_id"] = model.tokenizer.eos_token_id
-    wants_page = any(path.suffix == ".html" for path in options.output or [])
-    return model.generation_config.but(
-        **chosen, seed=options.seed, batch_size=options.batch_size, output_trajectory=wants_page
-    )
+    chosen["seed"] = options.seed
+    chosen["batch_size"] = options.batch_size
+    chosen["output_trajectory"] = any(path.suffix == ".html" for path in options.output or [])
+    return model.generation_config.but(**chosen)
 
 
 def _text(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
-    path.write_text(
-        "".join(f"--- sample {n}\n{text}\n" for n, text in enumerate(samples.texts)),
-        encoding="utf-8",
-    )
+    texts = (f"--- sample {n}\n{text}\n" for n, text in enumerate(samples.texts))
+    path.write_text("".join(texts), encoding="utf-8")
 
 
 def _whole(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
@@ -186,10 +193,14 @@ def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) 
         name: f"{value:.4g}" if isinstance(value, float) else str(value)
         for name, value in settings["settings"].items()
     }
-    path.write_text(
-        page(samples.trajectories or [], model.decode_token, model.mask_id, settings["run"], shown),
-        encoding="utf-8",
+    html = page(
+        samples.trajectories or [],
+        decode=model.decode_token,
+        num_tokens=model.mask_id,
+        title=settings["run"],
+        settings=shown,
     )
+    path.write_text(html, encoding="utf-8")
 
 
 WRITERS: dict[str, Callable[[Path, Samples, dict[str, Any], Model], None]] = {
@@ -208,6 +219,18 @@ def _check(options: argparse.Namespace) -> None:
             )
 
 
+def _draw(
+    model: Model, config: GenerationConfig, prompts: list[str], suffixes: list[str], watch: bool
+) -> Samples:
+    """The samples, which are watched or whose progress is shown."""
+    if not watch:
+        return model.generate(prompts, config, suffix=suffixes, progress=True)
+    from ..viewer import Watcher
+
+    with Watcher(model.decode_token, model.mask_id) as watcher:
+        return model.generate(prompts, config, suffix=suffixes, on_call=watcher)
+
+
 def main(arguments: list[str]) -> None:
     """Draw texts from a model folder and print them."""
     options = _parser().parse_args(arguments)
@@ -215,13 +238,7 @@ def main(arguments: list[str]) -> None:
     prompts, suffixes = _prompts(options)
     model = open_run(options)
     config = _config(model, options)
-    if options.watch:
-        from ..viewer import Watcher
-
-        with Watcher(model.decode_token, model.mask_id) as watcher:
-            samples = model.generate(prompts, config, suffix=suffixes, on_call=watcher)
-    else:
-        samples = model.generate(prompts, config, suffix=suffixes, progress=True)
+    samples = _draw(model, config, prompts, suffixes, watch=options.watch)
     for number, text in enumerate(samples.texts):
         print(f"--- sample {number}\n{text}")
     schedule = config.schedule(model.hyperschedule)
@@ -230,8 +247,6 @@ def main(arguments: list[str]) -> None:
         "hyperschedule": str(schedule),
         "sampler": str(config.sampler),
         "temperature": config.temperature,
-    }
-    settings |= {
         "nfe": sum(samples.nfe) / len(samples.nfe),
         "seconds": samples.seconds,
         "tokens_per_second": samples.tokens_per_second,
@@ -248,11 +263,9 @@ def main(arguments: list[str]) -> None:
 
 
 def _summary(samples: Samples, schedule: Hyperschedule, sampler: Sampler) -> str:
-    nfe = (
-        f"{min(samples.nfe)}"
-        if min(samples.nfe) == max(samples.nfe)
-        else f"{min(samples.nfe)} to {max(samples.nfe)}"
-    )
+    nfe = str(min(samples.nfe))
+    if min(samples.nfe) < max(samples.nfe):
+        nfe = f"{min(samples.nfe)} to {max(samples.nfe)}"
     return (
         f"{len(samples.texts)} samples, {sampler}, {schedule}: {nfe} network calls each, "
         f"{samples.tokens} tokens in {samples.seconds:.2f} s ({samples.tokens_per_second:.0f} "

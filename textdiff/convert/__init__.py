@@ -24,18 +24,17 @@ FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerBase], Model]] = {
 }
 
 
-def _tokenizer(checkpoint: Checkpoint, given: str | None) -> PreTrainedTokenizerBase:
+def _tokenizer(checkpoint: Checkpoint, name: str | None) -> PreTrainedTokenizerBase:
     beside = checkpoint.path.parent
-    if given is None:
-        named = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
-        given = named
+    if name is None:
+        name = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")
         if (beside / TOKENIZER).is_file():
-            given = str(beside)
+            name = str(beside)
     before = logging.get_verbosity()
     # transformers warns of the authors' config.json, which is none of its own
     logging.set_verbosity_error()
     try:
-        return PretrainedTokenizer(given).load()
+        return PretrainedTokenizer(name).load()
     finally:
         logging.set_verbosity(before)
 

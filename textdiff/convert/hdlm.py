@@ -28,6 +28,14 @@ from .sedd import PREDICTS, seen_times
 
 TAIL = 5e-3  # of the log-linear σ
 LEAST = 1e-4  # the level of settled tokens
+GAMMA_NOTES = (
+    "Trained on a score entropy with e^sigma where e^{(1-gamma) sigma} and e^{gamma sigma} "
+    "belong, which bounds nothing for 0 < gamma < 1 and teaches other ratios: the exact bound "
+    "holds for this network, but it was not what training lowered.",
+    "The process runs to full noise (published: 0.5 % short of it), so that its prior costs "
+    "nothing; there the network is shown the nearest level it saw.",
+)
+"""What is to be said of a network of HDLM-γ."""
 
 
 def _schedule(checkpoint: Checkpoint) -> tuple[Hyperschedule, list[str]]:
@@ -145,16 +153,6 @@ def _gamma(
         score_gamma=gamma,
         scaled=bool(checkpoint.get("model.scale_by_sigma", default=True)),
     )
-    notes = [
-        *notes,
-        PREDICTS,
-        "Trained on a score entropy with e^sigma where e^{(1-gamma) sigma} and e^{gamma sigma} "
-        "belong, which bounds nothing for 0 < gamma < 1 and teaches other ratios: the exact bound "
-        "holds for this network, but it was not what training lowered.",
-        "The process runs to full noise (published: 0.5 % short of it), so that its prior costs "
-        "nothing; there the network is shown the nearest level it saw.",
-        *padding_note(checkpoint, vocab),
-    ]
     return Model(
         network=body,
         process=GammaHybrid(gamma),
@@ -162,7 +160,7 @@ def _gamma(
         tokenizer=tokenizer,
         length=checkpoint.length,
         prediction=Prediction.LOG_SCORE,
-        data={"notes": notes},
+        data={"notes": [*notes, PREDICTS, *GAMMA_NOTES, *padding_note(checkpoint, vocab)]},
     )
 
 

@@ -135,8 +135,16 @@ def fingerprint(name: str | None) -> str | None:
 
 
 GROUP = ("runs", "samplers", "hyperschedules")
-NUMBERS = ("num_samples", "length", "seed", "batch_size", "max_tokens")
-NUMBERS += ("buckets", "kmeans_seeds", "judge_batch_size")
+NUMBERS = (
+    "num_samples",
+    "length",
+    "seed",
+    "batch_size",
+    "max_tokens",
+    "buckets",
+    "kmeans_seeds",
+    "judge_batch_size",
+)
 
 
 def _combinations(groups: Any) -> list[Point]:
@@ -184,7 +192,7 @@ def _content(path: Path) -> dict[str, Any]:
     return content
 
 
-def read(path: Path, classes: Sequence[type] = ()) -> Study:
+def read_study(path: Path, classes: Sequence[type] = ()) -> Study:
     """The study that a YAML file describes; `classes` are the caller's own that it may name.
 
     Raises:
@@ -242,19 +250,11 @@ SHOWN = (
 def table(rows: Sequence[dict[str, Any]], human: dict[str, Any]) -> Table:
     """All points, and the human texts; errors as `Measure.error` says, for MAUVE the k-means sd."""
     header = ["run", "sampler", "hyperschedule", "rho", "NFE", "s/sample", *SHOWN]
-    lines = [
-        [
-            r["run"],
-            r["sampler"],
-            r["hyperschedule"],
-            f"{r['rho']:.3g}",
-            f"{r['nfe']:.0f}",
-            f"{r['seconds_per_sample']:.3f}",
-        ]
-        + [plus_minus(*r[name]) for name in SHOWN]
-        for r in rows
-    ]
-    return Table(
-        header,
-        [*lines, ["human", "", "", "", "", "", *(plus_minus(*human[name]) for name in SHOWN)]],
-    )
+    lines = []
+    for one in rows:
+        law = [one["run"], one["sampler"], one["hyperschedule"], f"{one['rho']:.3g}"]
+        cost = [f"{one['nfe']:.0f}", f"{one['seconds_per_sample']:.3f}"]
+        lines.append([*law, *cost, *(plus_minus(*one[name]) for name in SHOWN)])
+    empty = [""] * (len(header) - 1 - len(SHOWN))
+    lines.append(["human", *empty, *(plus_minus(*human[name]) for name in SHOWN)])
+    return Table(header, lines)

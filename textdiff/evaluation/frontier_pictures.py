@@ -20,18 +20,19 @@ MARKERS = "osD^vP*X"
 
 def _value(row: dict[str, Any], name: str) -> tuple[float, float]:
     """A number and its error."""
-    found = row[name]
-    return (found, 0.0) if isinstance(found, float) else (found[0], found[1])
+    number = row[name]
+    if isinstance(number, float):
+        return number, 0.0
+    return number[0], number[1]
 
 
 def _series(rows: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The points of one run, sampler and kind of hyperschedule, by rho."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    series: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["rho"]):
-        found.setdefault(
-            f"{row['run']}, {row['hyperschedule'].split('(')[0]}, {row['sampler']}", []
-        ).append(row)
-    return dict(sorted(found.items()))
+        kind = row["hyperschedule"].split("(")[0]
+        series.setdefault(f"{row['run']}, {kind}, {row['sampler']}", []).append(row)
+    return dict(sorted(series.items()))
 
 
 def _draw(
@@ -41,48 +42,31 @@ def _draw(
     joined.
     """
     for number, (name, points) in enumerate(_series(rows).items()):
-        across, up = ([_value(row, one) for row in points] for one in (x, y))
+        xs, dx = zip(*(_value(row, x) for row in points), strict=True)
+        ys, dy = zip(*(_value(row, y) for row in points), strict=True)
         colour = f"C{number % 10}"
-        (xs, dx), (ys, dy) = zip(*across, strict=True), zip(*up, strict=True)
-        axes.errorbar(
-            xs,
-            ys,
-            xerr=dx,
-            yerr=dy,
-            color=colour,
-            linewidth=0.8,
-            elinewidth=0.8,
-            alpha=0.7,
-            zorder=1,
-        )
+        line: dict[str, Any] = {"color": colour, "linewidth": 0.8, "elinewidth": 0.8}
+        axes.errorbar(xs, ys, xerr=dx, yerr=dy, alpha=0.7, zorder=1, **line)
         size = [20 + 25 * math.sqrt(row["rho"]) * 1.5 for row in points]
-        axes.scatter(
-            xs,
-            ys,
-            s=size,
-            color=colour,
-            marker=MARKERS[number // 10 % len(MARKERS)],
-            label=name,
-            zorder=2,
-        )
-    if x in human and y in human:
-        (hx, ex), (hy, ey) = _value(human, x), _value(human, y)
-        axes.errorbar(
-            [hx],
-            [hy],
-            xerr=ex,
-            yerr=ey,
-            color="black",
-            marker="*",
-            markersize=13,
-            linestyle="",
-            label="human",
-        )
-    elif y in human:
-        level, error = _value(human, y)
-        axes.axhspan(level - error, level + error, color="#bbbbbb", alpha=0.5, zorder=0)
-        axes.axhline(level, color="black", linewidth=1, linestyle="--", label="human")
+        marker = MARKERS[number // 10 % len(MARKERS)]
+        axes.scatter(xs, ys, s=size, color=colour, marker=marker, label=name, zorder=2)
+    _draw_human(axes, human, x, y)
     axes.set(xlabel=x, ylabel=y)
+
+
+def _draw_human(axes: Axes, human: dict[str, Any], x: str, y: str) -> None:
+    """Human texts: a star where they have both numbers, a line where they have one."""
+    if y not in human:
+        return
+    level, error = _value(human, y)
+    if x in human:
+        place, across = _value(human, x)
+        star: dict[str, Any] = {"marker": "*", "markersize": 13, "linestyle": ""}
+        star |= {"color": "black", "label": "human"}
+        axes.errorbar([place], [level], xerr=across, yerr=error, **star)
+        return
+    axes.axhspan(level - error, level + error, color="#bbbbbb", alpha=0.5, zorder=0)
+    axes.axhline(level, color="black", linewidth=1, linestyle="--", label="human")
 
 
 def against(

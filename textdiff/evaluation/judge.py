@@ -105,9 +105,8 @@ class Judge:
             lengths = torch.tensor([len(ids[row]) for row in rows])
             mask = torch.arange(int(lengths.max())) < lengths[:, None]
             table = torch.zeros(mask.shape, dtype=torch.int64)
-            table[mask] = torch.tensor(
-                [token for row in rows for token in ids[row]], dtype=torch.int64
-            )
+            tokens = [token for row in rows for token in ids[row]]
+            table[mask] = torch.tensor(tokens, dtype=torch.int64)
             yield rows, table.to(self.network.device), mask.to(self.network.device)
 
     @torch.no_grad()
@@ -121,7 +120,7 @@ class Judge:
         """-log p of each text under the judge, in nats.
 
         Args:
-            texts: the texts; tokenised anew by the judge, without special tokens.
+            texts: the texts; the judge tokenises them itself, without special tokens.
             max_tokens: only so many tokens of each text are read; None: all.
             bos: put the judge's BOS in front and score every token; otherwise the first token is
                 context only, as in the field.
@@ -150,9 +149,8 @@ class Judge:
             loss = torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1).float(), table[:, 1:].flatten(), reduction="none"
             )
-            nats[[kept[row] for row in rows]] = (
-                (loss.double().view(len(rows), -1) * mask[:, 1:]).sum(-1).cpu()
-            )
+            of_rows = (loss.double().view(len(rows), -1) * mask[:, 1:]).sum(-1)
+            nats[[kept[row] for row in rows]] = of_rows.cpu()
         return Scores(nats, scored, ids, truncated)
 
     @torch.no_grad()
@@ -174,18 +172,17 @@ class Judge:
         if not self.causal:
             most = max_tokens + self.tokenizer.num_special_tokens_to_add()
             ids = [self.tokenizer.encode(text, truncation=True, max_length=most) for text in texts]
-        found: list[Tensor] = [torch.empty(0)] * len(ids)
+        features: list[Tensor] = [torch.empty(0)] * len(ids)
         for rows, table, mask in self._batches(ids, batch_size):
-            hidden = self.network.base_model(
-                input_ids=table, attention_mask=mask.long()
-            ).last_hidden_state.float()
+            output = self.network.base_model(input_ids=table, attention_mask=mask.long())
+            hidden = output.last_hidden_state.float()
             if self.causal:
                 pooled = hidden[torch.arange(len(rows), device=hidden.device), mask.sum(-1) - 1]
             else:
                 pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
             for row, feature in zip(rows, pooled.cpu(), strict=True):
-                found[row] = feature
-        return torch.stack(found)
+                features[row] = feature
+        return torch.stack(features)
 
 
 def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
@@ -199,12 +196,16 @@ def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
 
     if dtype not in DTYPES:
         raise ValueError(f"unknown precision {dtype!r}: use one of {', '.join(DTYPES)}")
-    place, _, file = name.rpartition(":") if name.endswith(".gguf") else (name, "", None)
-    options = {} if file is None else {"gguf_file": file}
+    place = name
+    options: dict[str, Any] = {}
+    if name.endswith(".gguf"):
+        place, _, file = name.rpartition(":")
+        options = {"gguf_file": file}
     try:
         config = AutoConfig.from_pretrained(place, **options)
-        causal = file is not None or any(one.endswith(CAUSAL) for one in config.architectures or ())
-        auto = AutoModelForCausalLM if causal else AutoModel
+        causal = any(one.endswith(CAUSAL) for one in config.architectures or ())
+        causal = causal or bool(options)  # a GGUF file is always one
+        auto: Any = AutoModelForCausalLM if causal else AutoModel
         network = auto.from_pretrained(place, dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, ImportError) as error:

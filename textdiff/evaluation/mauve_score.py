@@ -23,7 +23,7 @@ ADVISED = 1000  # samples, below which MAUVE's authors warn of its bias
 
 
 @dataclass(frozen=True)
-class Score:
+class Mauve:
     """MAUVE over k-means seeds.
 
     Args:
@@ -39,6 +39,15 @@ class Score:
     sd: float
     star: float
     star_sd: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Its numbers under the names that files use."""
+        return {
+            "mauve": self.mauve,
+            "sd": self.sd,
+            "mauve_star": self.star,
+            "mauve_star_sd": self.star_sd,
+        }
 
 
 def features(
@@ -87,14 +96,16 @@ def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
     return buckets
 
 
-def _area(found: Any, name: str) -> float:
+def _area(curve: Any, name: str) -> float:
     """MAUVE of one clustering: 1 for equal histograms, where mauve-text 0.4.0 sorts points of equal
     abscissa and may give 0.75.
     """
-    return 1.0 if abs(found.p_hist - found.q_hist).max() < 1e-9 else float(getattr(found, name))
+    if abs(curve.p_hist - curve.q_hist).max() < 1e-9:
+        return 1.0
+    return float(getattr(curve, name))
 
 
-def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Score:
+def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Mauve:
     """MAUVE of two sets of features, through mauve-text (GPLv3, extra `eval`).
 
     Args:
@@ -113,7 +124,7 @@ def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Scor
             f"MAUVE needs mauve-text ({error}): pip install 'textdiff[eval]'"
         ) from None
     faiss.omp_set_num_threads(1)  # on small sets threads only get in each other's way
-    found = [
+    curves = [
         compute_mauve(
             p_features=p.numpy(),
             q_features=q.numpy(),
@@ -123,16 +134,14 @@ def mauve(p: Tensor, q: Tensor, buckets: int, seeds: int = KMEANS_SEEDS) -> Scor
         )
         for seed in range(seeds)
     ]
-    plain, star = (
-        torch.tensor([_area(one, name) for one in found]).double()
-        for name in ("mauve", "mauve_star")
-    )
+    plain = torch.tensor([_area(curve, "mauve") for curve in curves]).double()
+    star = torch.tensor([_area(curve, "mauve_star") for curve in curves]).double()
     if not (plain.isfinite().all() and star.isfinite().all()):
         raise ValueError(
             f"MAUVE of {len(p)} and {len(q)} texts in {buckets} buckets is not a number: take "
             "fewer buckets or more texts"
         )
-    return Score(float(plain.mean()), float(plain.std()), float(star.mean()), float(star.std()))
+    return Mauve(float(plain.mean()), float(plain.std()), float(star.mean()), float(star.std()))
 
 
 def against_humans(
@@ -175,25 +184,12 @@ def against_humans(
             f"texts, and MAUVE sees length: choose a text length of at most {fitting}",
             stacklevel=2,
         )
-    samples, human = (
-        features(judge, texts, max_tokens, cache, batch_size),
-        features(judge, humans, max_tokens, cache, batch_size),
-    )
-    found, ceiling = (
-        mauve(human[:n], samples, buckets, seeds),
-        mauve(human[:n], human[n:], buckets, seeds),
-    )
+    samples = features(judge, texts, max_tokens, cache, batch_size)
+    human = features(judge, humans, max_tokens, cache, batch_size)
+    reference = human[:n]
     return {
-        "mauve": found.mauve,
-        "sd": found.sd,
-        "mauve_star": found.star,
-        "mauve_star_sd": found.star_sd,
-        "human": {
-            "mauve": ceiling.mauve,
-            "sd": ceiling.sd,
-            "mauve_star": ceiling.star,
-            "mauve_star_sd": ceiling.star_sd,
-        },
+        **mauve(reference, samples, buckets, seeds).as_dict(),
+        "human": mauve(reference, human[n:], buckets, seeds).as_dict(),
         "samples": n,
         "shorter_samples": shorter,
         "text_length": max_tokens,

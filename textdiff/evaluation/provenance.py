@@ -26,14 +26,12 @@ def _git_revision() -> str | None:
     root = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
-        if (
-            Path(git("rev-parse", "--show-toplevel")).resolve() != root
-        ):  # the repository of somebody's virtual environment
+        # another one is the repository of somebody's virtual environment
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != root:
             return None
         return git("describe", "--always", "--dirty=+", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):

@@ -27,7 +27,7 @@ class Measure:
         name: which.
         value: the number.
         standard_error: over the draw of the samples.
-        error: how that was found.
+        error: how that was computed.
         definition: what the number is.
     """
 
@@ -51,16 +51,18 @@ def bootstrap(
     """
     n = len(columns)
     drawn = torch.randint(n, (RESAMPLES, n), generator=torch.Generator().manual_seed(seed))
-    counts = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(
-        1, drawn, torch.ones(1, 1, dtype=torch.float64).expand_as(drawn)
-    )
+    ones = torch.ones(1, 1, dtype=torch.float64).expand_as(drawn)
+    counts = torch.zeros(RESAMPLES, n, dtype=torch.float64).scatter_add_(1, drawn, ones)
     return float(statistic(columns.sum(0))), float(statistic(counts @ columns).std())
 
 
 def _mean(values: Tensor) -> tuple[float, float]:
-    return bootstrap(
-        torch.stack([values, torch.ones_like(values)], -1), lambda sums: sums[..., 0] / sums[..., 1]
-    )
+    return bootstrap(torch.stack([values, torch.ones_like(values)], -1), _ratio)
+
+
+def _ratio(sums: Tensor) -> Tensor:
+    """First sum over second."""
+    return sums[..., 0] / sums[..., 1]
 
 
 def perplexities(scores: Scores) -> list[Measure]:
@@ -76,10 +78,9 @@ def perplexities(scores: Scores) -> list[Measure]:
             f"{int(kept.sum())} of {len(kept)} texts can be scored: generative perplexity needs "
             "two of 2 tokens or more"
         )
-    nats, tokens = scores.nats[kept], scores.scored[kept].double()
-    corpus = bootstrap(
-        torch.stack([nats, tokens], -1), lambda sums: (sums[..., 0] / sums[..., 1]).exp()
-    )
+    nats = scores.nats[kept]
+    tokens = scores.scored[kept].double()
+    corpus = bootstrap(torch.stack([nats, tokens], -1), lambda sums: _ratio(sums).exp())
     each = _mean((nats / tokens).exp())
     return [
         Measure(
@@ -101,7 +102,8 @@ def token_entropy(ids: Sequence[int]) -> float:
     """Entropy in nats of the distribution of a text's own tokens: low where a text repeats itself,
     at most log(length).
     """
-    return -sum(count / len(ids) * math.log(count / len(ids)) for count in Counter(ids).values())
+    shares = [count / len(ids) for count in Counter(ids).values()]
+    return -sum(share * math.log(share) for share in shares)
 
 
 def ngrams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
@@ -118,12 +120,13 @@ def distinct(texts: Sequence[Sequence[int]], n: int) -> Measure:
     """
     each = [ngrams(ids, n) for ids in texts]
     where = Counter(gram for grams in each for gram in set(grams))
-    total, kinds = sum(map(len, each)), len(where)
-    own = [sum(where[gram] == 1 for gram in set(grams)) for grams in each]
-    left = torch.tensor(
-        [(kinds - o) / max(total - len(grams), 1) for o, grams in zip(own, each, strict=True)],
-        dtype=torch.float64,
-    )
+    total = sum(map(len, each))
+    kinds = len(where)
+    without = []
+    for grams in each:
+        own = sum(where[gram] == 1 for gram in set(grams))
+        without.append((kinds - own) / max(total - len(grams), 1))
+    left = torch.tensor(without, dtype=torch.float64)
     error = math.sqrt((len(left) - 1) * float(left.var(correction=0)))
     return Measure(
         f"distinct-{n}",
@@ -138,13 +141,12 @@ def repetition(texts: Sequence[Sequence[int]], n: int) -> Measure:
     """Mean over texts of 1 - distinct n-grams / n-grams: the share of a text's n-grams that it has
     said before.
     """
-    shares = [
-        1 - len(set(grams)) / len(grams) if (grams := ngrams(ids, n)) else 0.0 for ids in texts
-    ]
-    found = _mean(torch.tensor(shares, dtype=torch.float64))
+    each = [ngrams(ids, n) for ids in texts]
+    shares = [1 - len(set(grams)) / len(grams) if grams else 0.0 for grams in each]
+    mean = _mean(torch.tensor(shares, dtype=torch.float64))
     return Measure(
         f"repetition-{n}",
-        *found,
+        *mean,
         "bootstrap",
         f"mean over texts of 1 - distinct {n}-grams / {n}-grams of the text",
     )
@@ -167,15 +169,14 @@ def diversity(texts: Sequence[Sequence[int]]) -> list[Measure]:
     ]
 
 
-def measure(
+def quality_of(
     judge: Judge,
     texts: Sequence[str],
     max_tokens: int | None,
     bos: bool = False,
     batch_size: int = 8,
 ) -> dict[str, Any]:
-    """Every measure of a set of texts under a judge, as plain values with the rules they were found
-    by.
+    """Every measure of a set of texts under a judge, as plain values with the rules behind them.
 
     Args:
         judge: a causal language model; n-grams and entropy are over its tokens, too.
@@ -195,12 +196,13 @@ def measure(
             stacklevel=2,
         )
     measures = [*perplexities(scores), *diversity(scores.ids)]
+    first = "no BOS, the first token is context only"
+    if bos:
+        first = "BOS in front, every token is scored"
     return {
         "measures": [asdict(one) for one in measures],
         "judge": judge.as_dict(),
-        "bos": "BOS in front, every token is scored"
-        if bos
-        else "no BOS, the first token is context only",
+        "bos": first,
         "max_tokens": max_tokens,
         "texts": len(texts),
         "scored_tokens": int(scores.scored.sum()),

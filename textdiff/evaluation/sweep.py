@@ -50,7 +50,7 @@ def open_judges(study: Study, corpus: Corpus, device: str) -> Judges:
     maker = open_judge(study.features, device, study.dtype) if study.features else judge
     humans = texts.human(maker, corpus, study.split, 2 * study.num_samples, study.max_tokens)
     same = texts.human(judge, corpus, study.split, study.num_samples, study.max_tokens)
-    human = quality.measure(judge, same, study.max_tokens, batch_size=study.judge_batch_size)
+    human = quality.quality_of(judge, same, study.max_tokens, batch_size=study.judge_batch_size)
     return Judges(judge, maker, humans, human)
 
 
@@ -58,8 +58,8 @@ def _stored(path: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """What is stored, if it was made under the same settings."""
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding="utf-8"))
-    return found if found.get("point") == settings else None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return content if content.get("point") == settings else None
 
 
 def settings(study: Study, point: Point, measured: bool) -> dict[str, Any]:
@@ -87,8 +87,9 @@ def samples(
     """The samples of a point, drawn or read back from `folder`/samples."""
     path = folder / "samples" / f"{point.name}.json"
     wanted = settings(study, point, measured=False)
-    if (found := _stored(path, wanted)) is not None:
-        return found
+    before = _stored(path, wanted)
+    if before is not None:
+        return before
     model = opened(point.run)
     schedule = parse(point.hyperschedule, Hyperschedule, study.classes)
     drawn = texts.draw(
@@ -111,7 +112,7 @@ def measures(
 ) -> dict[str, dict[str, Any]]:
     """Quality and MAUVE of a set of samples; features are kept in `folder`/features."""
     size = study.judge_batch_size
-    found = quality.measure(judges.judge, samples, study.max_tokens, batch_size=size)
+    measured = quality.quality_of(judges.judge, samples, study.max_tokens, batch_size=size)
     mauve = mauve_score.against_humans(
         judges.features,
         samples,
@@ -122,10 +123,10 @@ def measures(
         cache=folder / "features",
         batch_size=size,
     )
-    return {"quality": found, "human": judges.human, "mauve": mauve}
+    return {"quality": measured, "human": judges.human, "mauve": mauve}
 
 
-def measure(
+def measure_point(
     study: Study, point: Point, folder: Path, drawn: dict[str, Any], judges: Judges
 ) -> dict[str, Any]:
     """The measures of a point, in `folder`/points."""
@@ -164,5 +165,5 @@ def sweep(
         on_point(point)
         if result is None:
             drawn = samples(study, point, folder, opened)
-            result = measure(study, point, folder, drawn, judges())
+            result = measure_point(study, point, folder, drawn, judges())
         yield result

@@ -9,7 +9,8 @@ from html import escape
 
 def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
     """`value ± error`."""
-    return f"{value:.{digits}f}" + ("" if error is None else f" ± {error:.{digits}f}")
+    number = f"{value:.{digits}f}"
+    return number if error is None else f"{number} ± {error:.{digits}f}"
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class Table:
         """For a terminal."""
         lines = [self.header, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.header))]
-        found = [
-            "  ".join(
-                cell.ljust(w) if i in self.words else cell.rjust(w)
-                for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
-        return "\n".join([found[0], "-" * max(map(len, found)), *found[1:]])
+        aligned = []
+        for line in lines:
+            cells = [
+                cell.ljust(width) if i in self.words else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ]
+            aligned.append("  ".join(cells).rstrip())
+        rule = "-" * max(map(len, aligned))
+        return "\n".join([aligned[0], rule, *aligned[1:]])
 
     def markdown(self) -> str:
         """A GitHub table."""
@@ -47,8 +49,6 @@ class Table:
     def html(self) -> str:
         """A <table>."""
         head = "".join(f"<th>{escape(cell)}</th>" for cell in self.header)
-        rows = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self.rows
-        )
+        lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.rows)
+        rows = "".join(f"<tr>{line}</tr>" for line in lines)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

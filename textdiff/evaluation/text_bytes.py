@@ -10,12 +10,10 @@ from ..data.packing import Packed
 
 def unknown(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int:
     """How many scored tokens stand for characters that the tokenizer does not know."""
+    if tokenizer.unk_token is None or tokenizer.unk_token_id == tokenizer.eos_token_id:
+        return 0
     ids = packed.ids if packed.valid is None else packed.ids[packed.valid]
-    return (
-        0
-        if tokenizer.unk_token is None or tokenizer.unk_token_id == tokenizer.eos_token_id
-        else int((ids == tokenizer.unk_token_id).sum())
-    )
+    return int((ids == tokenizer.unk_token_id).sum())
 
 
 def text_bytes(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int | None:

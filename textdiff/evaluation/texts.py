@@ -1,4 +1,4 @@
-"""Sets of texts: samples in files, samples drawn from a model, and human texts of a given length."""
+"""Sets of texts: samples in files, samples drawn from a model, human texts of a given length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .judge import Judge
 from .provenance import provenance
 
 
-def read(path: Path) -> list[str]:
+def read_texts(path: Path) -> list[str]:
     """The texts of a file: .jsonl (an object with "text", or a string, a line), or .json (a list of
     these, or under "samples").
 
@@ -29,24 +29,23 @@ def read(path: Path) -> list[str]:
     try:
         content = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            found = [json.loads(line) for line in content.split("\n") if line.strip()]
+            items = [json.loads(line) for line in content.split("\n") if line.strip()]
         else:
-            found = json.loads(content)
+            items = json.loads(content)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read as JSON ({error}): give a .json or .jsonl file, or a model "
             "folder"
         ) from None
-    if isinstance(found, dict):
-        found = found.get("samples")
-    texts = (
-        [item.get("text") if isinstance(item, dict) else item for item in found]
-        if isinstance(found, list)
-        else []
-    )
+    if isinstance(items, dict):
+        items = items.get("samples")
+    texts: list[Any] = []
+    if isinstance(items, list):
+        texts = [item.get("text") if isinstance(item, dict) else item for item in items]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise ValueError(
-            f'{path} holds no list of texts: lines or items are strings or {{"text": ...}}, or a list under "samples"'
+            f'{path} holds no list of texts: lines or items are strings or {{"text": ...}}, or a '
+            'list under "samples"'
         )
     return texts
 
@@ -80,13 +79,9 @@ def draw(
     settings = {
         "hyperschedule": str(hyperschedule or model.hyperschedule),
         "sampler": str(sampler or "Ancestral()"),
-    }
-    settings |= {
         "num_samples": num_samples,
         "length": length or model.length,
         "temperature": temperature,
-    }
-    settings |= {
         "batch_size": batch_size,
         "nfe": sum(samples.nfe) / len(samples.nfe),
         "seconds": samples.seconds,
@@ -110,10 +105,10 @@ def human(
             document, add_special_tokens=False, return_offsets_mapping=True, verbose=False
         )
         places = encoded["offset_mapping"]
-        pieces += [
-            document[places[i][0] : places[i + tokens - 1][1]]
-            for i in range(0, len(places) - tokens + 1, tokens)
-        ]
+        for first in range(0, len(places) - tokens + 1, tokens):
+            begin = places[first][0]
+            end = places[first + tokens - 1][1]
+            pieces.append(document[begin:end])
     if len(pieces) < count:
         raise ValueError(
             f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but "

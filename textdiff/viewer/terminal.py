@@ -9,11 +9,12 @@ import unicodedata
 from collections.abc import Callable
 from functools import cache
 from types import TracebackType
-from typing import Protocol, TextIO
+from typing import TextIO
 
 import torch
 from torch import Tensor
 
+from ..generation.state import State
 from .states import TokenState, state
 
 MASKED = "░"
@@ -95,14 +96,6 @@ def paint(cells: list[Cell]) -> str:
     return out + ("\x1b[0m" if style else "")
 
 
-class Seen(Protocol):
-    """What `generation.State` holds: the number of the call, tokens and times [B, L]."""
-
-    call: int
-    ids: Tensor
-    t: Tensor
-
-
 class Watcher:
     """Shows the first sample of every batch while it is generated; use it as a context manager,
     which gives the cursor back.
@@ -146,7 +139,7 @@ class Watcher:
         if not self.plain:
             self._write("\x1b[0m" + SHOW)
 
-    def __call__(self, seen: Seen) -> None:
+    def __call__(self, seen: State) -> None:
         """Show what a call left behind; call 0 begins a batch."""
         row = seen.ids[0].cpu().clone()
         done = (seen.t[0] == 0).cpu()
