@@ -57,7 +57,7 @@ def test_it_makes_a_gpt_and_a_hybrid_and_shows_them(tmp_path, monkeypatch, capsy
     assert [bound["name"][:2] for bound in result["bounds"]] == ["B3", "B1", "B2"]
     ar, block, slide = result["samples"].values()
     assert ar["tokens_per_forward"] == 1.0
-    assert block["nfe"] < ar["nfe"] and slide["nfe"] < ar["nfe"]
+    assert block["nfe"] < ar["nfe"] <= slide["nfe"]  # of four calls each, one a token
     for shown in (f"{result['gpt']['bounds'][0]['nats']:.3f}", "bits/byte", "ROMEO:", "slide"):
         assert shown in out
 

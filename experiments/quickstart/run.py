@@ -102,7 +102,7 @@ def samples(run: Path) -> dict[str, dict]:
     ways = (
         ("GPT, quenched AR", run / "gpt", QuenchedAR()),
         ("hybrid, block 4", run, Block(4, 2)),
-        ("hybrid, slide 4", run, Slide(4, 2)),
+        ("hybrid, slide 4", run, Slide(4, 1)),
     )
     drawn = {}
     for name, folder, schedule in ways:
@@ -140,7 +140,7 @@ def parse() -> tuple[argparse.Namespace, list[str]]:
     )
     run = Path("runs/quickstart")
     parser.add_argument("--run", type=Path, default=run, help="the model folder to make")
-    parser.add_argument("--rows", type=int, default=384, help="validation rows to score")
+    parser.add_argument("--rows", type=int, default=192, help="validation rows to score")
     parser.add_argument("--publish", action="store_true", help="copy the result beside this file")
     return parser.parse_known_args()
 
@@ -150,7 +150,8 @@ def main() -> None:
     options, extra = parse()
     run = options.run
     gpt = run / "gpt"
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for part in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(part).setLevel(logging.WARNING)
     begin = time.perf_counter()
 
     fresh(run)
@@ -175,6 +176,7 @@ def main() -> None:
         "filter": FILTER,
         "training_seconds": seconds,
         "total_seconds": time.perf_counter() - begin,
+        "cpu_seconds": time.process_time(),
         "threads": torch.get_num_threads(),
     }
     write_json(run / "results" / "quickstart.json", result)
