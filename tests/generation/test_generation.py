@@ -59,6 +59,7 @@ from textdiff.samplers import (
 )
 
 N = 3
+TWO = Flat(2)
 each_process = pytest.mark.parametrize("process", PROCESSES, ids=name)
 each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 
@@ -79,7 +80,7 @@ EVERY = [
 ]
 
 
-def allowed(sampler: Sampler, process: Process, schedule: Hyperschedule = Flat(2)) -> bool:  # noqa: B008 - frozen
+def allowed(sampler: Sampler, process: Process, schedule: Hyperschedule = TWO) -> bool:
     """Whether it is defined; if not, the loop refuses it, with a remedy."""
     try:
         check_sampler(sampler, process, schedule, 3)
@@ -92,7 +93,7 @@ def allowed(sampler: Sampler, process: Process, schedule: Hyperschedule = Flat(2
     return True
 
 
-def samplers(process: Process, schedule: Hyperschedule = Flat(2)) -> list[Sampler]:  # noqa: B008
+def samplers(process: Process, schedule: Hyperschedule = TWO) -> list[Sampler]:
     return [sampler for sampler in EVERY if allowed(sampler, process, schedule)]
 
 
@@ -115,8 +116,8 @@ def draw(
     ).ids
 
 
-# ------------------------------------------------------------------------------------------- 37:
-# sampler and bound agree
+# -------------------------------------------------------------------------------------------------
+# 37: sampler and bound agree
 
 CHAINS = [QuenchedAR(), Flat(2), Slide(2, 1), StartSteps(2, (1, 0))]
 
@@ -239,7 +240,7 @@ def test_36_temperature_reaches_the_drawn_law_once():
     )
 
 
-# -----------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------
 # the loop's own
 
 

@@ -173,7 +173,7 @@ def test_trajectories(model, schedule):
         )
         assert path.settled.shape == path.confidence.shape == (frames, L)
         given = torch.cat([model.encode(prompt) < model.mask_id, torch.zeros(5, dtype=torch.bool)])
-        assert torch.equal(path.given, given) and (path.ids[:, given] == ids[given]).all()
+        assert torch.equal(path.known, given) and (path.ids[:, given] == ids[given]).all()
         changed = path.ids[1:] != path.ids[:-1]
         sure = path.confidence[1:]
         assert (

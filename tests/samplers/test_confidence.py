@@ -1,4 +1,4 @@
-"""Confidence samplers: scores and selections by brute force, how they end, and what they draw from."""
+"""Confidence samplers: scores and selections by brute force, how they end, what they draw from."""
 
 import math
 

@@ -117,7 +117,7 @@ def test_34_event_times_and_places():
 
 
 def test_34_rows_of_a_batch_finish_by_themselves():
-    """A sequence drawn alone equals the same sequence in a batch, with more or fewer tokens to go."""
+    """A sequence drawn alone equals the same one in a batch, with more or fewer tokens to go."""
     net, example = SetNetwork(N), torch.tensor([3, 8, 5])
     whole, _ = flat_run(FirstHitting(), EpsilonHybrid(0.3), net, 3, 4, example=example)
     for row in range(3):

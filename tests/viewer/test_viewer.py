@@ -22,7 +22,7 @@ import torch
 
 import textdiff.viewer
 from textdiff.generation import engine as generation
-from textdiff.generation.trajectory import Trajectory
+from textdiff.generation.samples import Trajectory
 from textdiff.viewer import TokenState, Watcher, page, states
 from textdiff.viewer.terminal import HIDE, SHOW, visible, width, wrap
 
@@ -103,7 +103,7 @@ def test_states():
     [
         ({"ids": torch.zeros(0, 5)}, "at least one frame"),
         ({"settled": torch.zeros(4, 5).bool()}, "settled has the shape"),
-        ({"given": torch.zeros(4).bool()}, "given has the shape"),
+        ({"known": torch.zeros(4).bool()}, "known has the shape"),
         ({"ids": small().ids + 1}, "outside 0..7"),
     ],
 )
@@ -412,8 +412,8 @@ def coloured(monkeypatch):
     monkeypatch.setenv("TERM", "xterm-256color")
 
 
-def state(call: int, ids: torch.Tensor, settled: torch.Tensor) -> generation.State:
-    return generation.State(
+def state(call: int, ids: torch.Tensor, settled: torch.Tensor) -> generation.Frame:
+    return generation.Frame(
         call,
         ids[None],
         (~settled[None]).double(),

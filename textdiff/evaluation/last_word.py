@@ -112,26 +112,30 @@ def last_word(
     Raises:
         ValueError: if there is no passage, or one without a last word.
     """
-    sampler, schedule, N = _Greedy(), hyperschedule or model.hyperschedule, model.network.num_tokens
-    require(model.prediction, sampler.prediction, "last-word prediction")
+    require(model.prediction, _Greedy.prediction, "last-word prediction")
+    schedule = hyperschedule or model.hyperschedule
     items = [cut(model.tokenizer, passage, length or model.length) for passage in passages]
     if not items:
         raise ValueError("there is no passage to complete")
-    found = torch.zeros(3, dtype=torch.float64)
     by_shape: dict[tuple[int, int], list[int]] = {}
     for number in range(ranks.rank(), len(items), ranks.world_size()):
         ids, last = items[number]
         by_shape.setdefault((len(ids), last), []).append(number)
+    counts = torch.zeros(3, dtype=torch.float64)
     for (_, last), numbers in by_shape.items():
-        for begin in range(0, len(numbers), batch_size):
-            part = torch.tensor(numbers[begin : begin + batch_size])
+        for part in torch.tensor(numbers).split(batch_size):
             ids = torch.tensor([items[number][0] for number in part.tolist()], device=model.device)
-            given = ids.clone()
-            given[:, -last:] = N
-            noise = Noise(0, part.to(model.device))  # only a process without MASK draws: its prior
-            filled = denoise(model.network, model.process, schedule, sampler, noise, given).ids
-            right = (filled == ids).all(-1).sum()
-            found += torch.tensor([float(right), len(part), last * len(part)], dtype=torch.float64)
+            right = _right(model, schedule, ids, last, part.to(model.device))
+            counts += torch.tensor([float(right), len(part), last * len(part)], dtype=torch.float64)
             on_batch(len(part))
-    correct, count, tokens = ranks.total(found).tolist()
+    correct, count, tokens = ranks.total(counts).tolist()
     return Accuracy(int(correct), int(count), int(tokens))
+
+
+def _right(model: Model, schedule: Hyperschedule, ids: Tensor, last: int, number: Tensor) -> Tensor:
+    """How many of the passages ids [B, L] get their `last` tokens right; number [B] of each."""
+    asked = ids.clone()
+    asked[:, -last:] = model.network.num_tokens
+    noise = Noise(0, number)  # only a process without MASK draws: its prior
+    done = denoise(model.network, model.process, schedule, _Greedy(), noise, ids=asked)
+    return (done.ids == ids).all(-1).sum()

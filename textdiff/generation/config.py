@@ -15,11 +15,25 @@ from ..hyperschedule import Hyperschedule
 from ..samplers import Ancestral, Sampler, filters
 from ..spec import build, describe, parse
 
+_COUNTS = (
+    "max_new_tokens",
+    "max_length",
+    "num_return_sequences",
+    "max_denoising_steps",
+    "batch_size",
+)
+
 
 @dataclass(frozen=True)
 class GenerationConfig:
     """How to draw; every option has the default that draws exactly from the model of the reported
     bound.
+
+        >>> config = GenerationConfig(max_new_tokens=32, temperature=0.8)
+        >>> config.but(sampler="ACS(rate=1.0)").sampler
+        ACS(rate=1.0)
+        >>> config.as_dict()
+        {'max_new_tokens': 32, 'temperature': 0.8}
 
     Args:
         max_new_tokens: tokens to draw between a prompt and its suffix.
@@ -69,21 +83,17 @@ class GenerationConfig:
                 object.__setattr__(self, name, parse(value, base))  # type: ignore[type-abstract]
             elif not isinstance(value, base) and not (value is None and name == "hyperschedule"):
                 raise ValueError(
-                    f"{name} must be a {base.__name__}, or how one is written on the command line, got {value!r}"
+                    f"{name} must be a {base.__name__}, or how one is written on the command line, "
+                    f"got {value!r}"
                 )
-        for name in (
-            "max_new_tokens",
-            "max_length",
-            "num_return_sequences",
-            "max_denoising_steps",
-            "batch_size",
-        ):
+        for name in _COUNTS:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
         if self.max_new_tokens is not None and self.max_length is not None:
             raise ValueError(
-                f"max_new_tokens={self.max_new_tokens} and max_length={self.max_length} both say how long a text is: give one"
+                f"max_new_tokens={self.max_new_tokens} and max_length={self.max_length} both say "
+                "how long a text is: give one"
             )
         object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))
         self.filter()  # refuses values out of range
@@ -93,7 +103,8 @@ class GenerationConfig:
         known = {f.name for f in dataclasses.fields(self)}
         if unknown := sorted(set(options) - known):
             raise ValueError(
-                f"generate takes no option {', '.join(unknown)}; it takes {', '.join(sorted(known))}"
+                f"generate takes no option {', '.join(unknown)}; it takes "
+                f"{', '.join(sorted(known))}"
             )
         if options.get("hyperschedule") is not None and "max_denoising_steps" not in options:
             options["max_denoising_steps"] = None
@@ -124,7 +135,8 @@ class GenerationConfig:
             return chosen
         if "levels" not in {f.name for f in dataclasses.fields(chosen)}:  # type: ignore[arg-type]
             raise ValueError(
-                f"max_denoising_steps={self.max_denoising_steps} sets the levels of a window, which {chosen} derives"
+                f"max_denoising_steps={self.max_denoising_steps} sets the levels of a window, "
+                f"which {chosen} derives"
             )
         return replace(chosen, levels=self.max_denoising_steps)  # type: ignore[call-arg, type-var]
 
@@ -153,4 +165,4 @@ class GenerationConfig:
             for name, base in kinds.items()
             if name in values
         }
-        return cls().but(**{**values, **objects})
+        return cls().but(**values | objects)

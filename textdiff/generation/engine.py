@@ -18,11 +18,12 @@ from ..denoiser.head import logits_of, to_cavity
 from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
 from ..hyperschedule import Hyperschedule
+from ..hyperschedule.plan import Plan
 from ..noise import Noise
 from ..process import Process
 from ..samplers import Filter, Sampler, Step
 from ..samplers.filters import identity
-from .state import Denoised, State, _Batch, _confidence
+from .state import Denoised, Frame, Sequences
 
 REPEATS = 1 << 20  # names a step's draws: more calls of one kind than any window takes
 
@@ -33,102 +34,13 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
         stage.check(process)
     if not sampler.stages[-1].predicts:
         raise ValueError(
-            f"{sampler} corrects tokens but draws none: use PredictorCorrector(corrector={sampler.stages[-1]})"
+            f"{sampler} corrects tokens but draws none: "
+            f"use PredictorCorrector(corrector={sampler.stages[-1]})"
         )
     if sampler.own_times and not schedule.plan(L).apart:
         raise ValueError(
-            f"{sampler} chooses its own times and needs windows that do not overlap, not {schedule}: use a flat or block hyperschedule, "
-            "or Ancestral"
-        )
-
-
-@dataclass
-class _Loop:
-    """What stays the same while a batch is drawn."""
-
-    network: Denoiser
-    process: Process
-    schedule: Hyperschedule
-    sampler: Sampler
-    noise: Noise
-    filter: Filter
-    confidence: bool
-    batch: _Batch
-
-    @property
-    def once(self) -> bool:
-        """Whether a window gets a single call at each k."""
-        return len(self.sampler.stages) == 1 and not self.sampler.own_times
-
-    def hidden(self, k: int, needed: Tensor) -> Tensor:
-        """Hidden rows [b, W, D] of call k; sequences [b] that need none are skipped.
-
-        Not so in a call that writes to the cache, which holds the same positions of all sequences.
-        """
-        batch = self.batch
-        z, t, cache, end = batch.of(batch.z), batch.of(batch.t), batch.cache, batch.end
-        end = None if end is None else batch.of(end)
-        plan = self.schedule.plan(z.shape[-1], z.device)
-        all_of_them = bool(needed.all())
-        if cache is not None:  # to pick sequences from it costs as much as feeding windows
-            all_of_them |= (
-                plan.settled(k) > cache.length or plan.T == 1 or 2 * int(needed.sum()) > len(needed)
-            )
-        if not all_of_them:
-            z, t, end = z[needed], t[needed], None if end is None else end[needed]
-            cache = None if cache is None else cache.some(needed)
-        call, _ = generation_call(
-            self.network, self.schedule, k, z, t, cache=cache, end=end, once=self.once
-        )
-        found = call.hidden(self.network, cache)
-        batch.body_rows += call.ids.numel()
-        if all_of_them:
-            return found
-        hidden = found.new_zeros(len(needed), *found.shape[1:])
-        hidden[needed] = found
-        return hidden
-
-    def advance(
-        self, stage: Sampler, k: int, number: int, place: Tensor, goal: Tensor | None
-    ) -> State | None:
-        """Take the positions `place` [W] to the times `goal` [W] (None: the sampler's own); None if
-        that took no network call.
-        """
-        batch, N = self.batch, self.network.num_tokens
-        ids, t = batch.of(batch.z), batch.of(batch.t)[:, place]
-        z = ids[:, place]
-        s = torch.zeros_like(t) if goal is None else torch.minimum(t, goal.to(t))
-        draws = replace(self.noise, example=batch.of(self.noise.example), step=number, place=place)
-        step = Step(self.process, z, t, s=s, N=N, noise=draws, ids=ids)
-        rows = stage.rows(step)
-        logits, called = torch.empty(0, N, device=z.device), bool(rows.any())
-        if called:
-            logits = to_cavity(
-                self.network, logits_of(self.network, self.hidden(k, rows.any(-1))[rows]), z[rows]
-            )
-            batch.calls, batch.head_rows = batch.calls + 1, batch.head_rows + len(logits)
-            batch.nfe[slice(None) if batch.which is None else batch.which] += rows.any(-1)
-        z, t = stage.move(step, rows, logits, self.filter)
-        batch.put(batch.z, place, z)
-        batch.put(batch.t, place, t)
-        if not called:
-            return None
-        state = self.state()
-        state.called[slice(None) if batch.which is None else batch.which] = rows.any(-1)
-        if self.confidence and stage.prediction == Prediction.CAVITY:
-            batch.put(state.confidence, place, _confidence(logits, rows, z))
-        return state
-
-    def state(self) -> State:
-        """The state of the batch, no sequence called."""
-        z = self.batch.z
-        nowhere = torch.full(z.shape, torch.nan, device=z.device)
-        return State(
-            self.batch.calls,
-            z,
-            self.batch.t,
-            nowhere,
-            torch.zeros(len(z), dtype=torch.bool, device=z.device),
+            f"{sampler} chooses its own times and needs windows that do not overlap, not "
+            f"{schedule}: use a flat or block hyperschedule, or Ancestral"
         )
 
 
@@ -142,7 +54,7 @@ def denoise(
     ids: Tensor,
     *,
     filter: Filter = identity,
-    on_call: Callable[[State], None] | None = None,
+    on_call: Callable[[Frame], None] | None = None,
     use_cache: bool = False,
     end: Tensor | None = None,
     eos: int | None = None,
@@ -150,7 +62,7 @@ def denoise(
 ) -> Denoised:
     """Draw sequences from noise to data under any hyperschedule.
 
-    Given tokens are at t = 0 from the start: they are context, bear no change and cost no call of
+    Known tokens are at t = 0 from the start: they are context, never change and cost no call of
     their own.
 
     Args:
@@ -164,7 +76,7 @@ def denoise(
         on_call: called with the noise at the beginning, after every network call, and at the end,
             when the last tokens may have settled without one.
         use_cache: keep the keys and values of settled tokens; same law, fewer rows.
-        end: [B] lengths where sequences differ; what lies behind is given, and never seen.
+        end: [B] lengths where sequences differ; what lies behind is known, and never seen.
         eos: a sequence whose drawn tokens are its tail is finished when this token was drawn and
             all before it is settled; what follows is left as it is.
         confidence: whether `on_call` wants probabilities.
@@ -173,43 +85,187 @@ def denoise(
         ValueError: if the sampler is not defined for the process and schedule, or network and
             schedule do not go together.
     """
-    N, L, device = network.num_tokens, ids.shape[-1], ids.device
+    L, N = ids.shape[-1], network.num_tokens
     check_sampler(sampler, process, schedule, L)
-    plan = schedule.plan(L, device)
+    plan = schedule.plan(L, ids.device)
     if end is not None and not plan.left_to_right:
         raise ValueError(
-            f"sequences of different lengths need a hyperschedule from left to right, not {schedule}: draw them apart"
+            f"sequences of different lengths need a hyperschedule from left to right, not "
+            f"{schedule}: draw them apart"
         )
-    free = ids == N
-    cache = Cache(L + 1) if use_cache and not plan.flat else None  # a flat window has no context
-    if cache is not None:
+    cache = None
+    if use_cache and not plan.flat:  # a flat window has no context
         check_cache(network, schedule, L)
-    z = torch.where(free, process.prior(ids.shape, N, noise.at(-1)), ids)
-    batch = _Batch(
-        z, free.double(), free, end, cache, torch.zeros(len(z), dtype=torch.int64, device=device)
+        cache = Cache(L + 1)
+    known = ids < N
+    drawn = torch.where(known, ids, process.prior(ids.shape, N, noise.at(-1)))
+    sequences = Sequences(drawn, (~known).double(), known, end=end, cache=cache)
+    loop = _Loop(
+        network,
+        process,
+        schedule,
+        plan=plan,
+        sampler=sampler,
+        noise=noise,
+        filter=filter,
+        on_call=on_call,
+        confidence=confidence,
+        sequences=sequences,
     )
-    loop = _Loop(network, process, schedule, sampler, noise, filter, confidence, batch)
-    tell = on_call or (lambda state: None)
-    tell(loop.state())
-    wanted = free.any(0)[plan.position].tolist()
-    k, visit, calls = plan.starts[0], 0, plan.calls
-    while k < calls and len(batch.of(z)):
-        settled, reached = plan.settled(k), plan.reached(k)
-        place = plan.position[settled:reached]
-        if any(wanted[settled:reached]):
-            goal = None if sampler.own_times else plan.times(k)
-            for number, stage in enumerate(sampler.stages):
-                state = loop.advance(
-                    stage, k, (k * REPEATS + visit) * len(sampler.stages) + number, place, goal
-                )
-                if state is not None:
-                    tell(state)
-            if sampler.own_times and bool((batch.of(batch.t)[:, place] > 0).any()):
+    loop.run(eos)
+    return Denoised(sequences.ids, sequences.nfe, sequences.body_rows, sequences.head_rows)
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same while a batch is drawn; `sequences` holds what changes."""
+
+    network: Denoiser
+    process: Process
+    schedule: Hyperschedule
+    plan: Plan
+    sampler: Sampler
+    noise: Noise
+    filter: Filter
+    on_call: Callable[[Frame], None] | None
+    confidence: bool
+    sequences: Sequences
+
+    def run(self, eos: int | None) -> None:
+        """Call after call, from all noise until every sequence is settled or has ended."""
+        plan, own_times = self.plan, self.sampler.own_times
+        L = len(plan.starts)
+        wanted = (~self.sequences.known).any(0)[plan.position].tolist()
+        self.tell()
+        k, visit = plan.starts[0], 0
+        while k < plan.calls and self.sequences.left:
+            settled, reached = plan.settled(k), plan.reached(k)
+            place = plan.position[settled:reached]
+            if any(wanted[settled:reached]) and not self.visit(k, visit, place):
                 visit += 1
                 continue
-        visit = 0
-        k = k + 1 if not sampler.own_times else plan.starts[reached] if reached < L else calls
-        if eos is not None and plan.settled(k) > settled:
-            batch.drop_finished(eos)
-    tell(loop.state())
-    return Denoised(batch.z, batch.nfe, batch.body_rows, batch.head_rows)
+            visit = 0
+            if not own_times:
+                k += 1
+            else:  # the window is settled: on to the call in which the next one starts
+                k = plan.starts[reached] if reached < L else plan.calls
+            if eos is not None and plan.settled(k) > settled:
+                self.sequences.drop_finished(eos)
+        self.tell()
+
+    def visit(self, k: int, visit: int, place: Tensor) -> bool:
+        """Take the window of call k, the positions `place` [W], through every stage once; whether
+        it has got to where call k ends, so that no other visit is due.
+        """
+        stages, own_times = self.sampler.stages, self.sampler.own_times
+        goal = None if own_times else self.plan.times(k)
+        for stage_number, stage in enumerate(stages):
+            number = (k * REPEATS + visit) * len(stages) + stage_number
+            self.advance(stage, k, self.step(number, place, goal))
+        if not own_times:
+            return True
+        return not bool((self.sequences.of(self.sequences.t)[:, place] > 0).any())
+
+    def step(self, number: int, place: Tensor, goal: Tensor | None) -> Step:
+        """The step of the positions `place` [W] to the times `goal` [W] (None: the sampler's own),
+        whose draws have this number.
+        """
+        sequences, N = self.sequences, self.network.num_tokens
+        ids, t = sequences.of(sequences.ids), sequences.of(sequences.t)[:, place]
+        s = torch.zeros_like(t) if goal is None else torch.minimum(t, goal.to(t))
+        example = sequences.of(self.noise.example)
+        noise = replace(self.noise, example=example, step=number, place=place)
+        return Step(self.process, ids[:, place], t, s=s, N=N, noise=noise, ids=ids)
+
+    def advance(self, stage: Sampler, k: int, step: Step) -> None:
+        """Take a step in call k of the schedule, and tell of it if it took a network call."""
+        sequences, place = self.sequences, step.noise.place
+        rows = stage.rows(step)
+        called = bool(rows.any())
+        logits = torch.empty(0, step.N, device=step.z.device)
+        if called:
+            logits = self.logits(k, step, rows)
+        z, t = stage.move(step, rows, logits, self.filter)
+        sequences.put(sequences.ids, place, z)
+        sequences.put(sequences.t, place, t)
+        if called:
+            reads = self.confidence and stage.prediction == Prediction.CAVITY
+            self.tell(rows, _confidence(logits, rows, z) if reads else None, place)
+
+    def logits(self, k: int, step: Step, rows: Tensor) -> Tensor:
+        """Cavity logits or log-scores [R, N] of the rows [b, W]: one network call."""
+        sequences, needed = self.sequences, rows.any(-1)
+        raw = logits_of(self.network, self.hidden(k, needed)[rows])
+        sequences.calls += 1
+        sequences.head_rows += len(raw)
+        sequences.nfe += sequences.needing(needed)
+        return to_cavity(self.network, raw, step.z[rows])
+
+    def hidden(self, k: int, needed: Tensor) -> Tensor:
+        """Hidden rows [b, W, D] of call k; zeros for sequences [b] that need none and go unfed."""
+        sequences, once = self.sequences, self.once
+        z, t, end = sequences.of(sequences.ids), sequences.of(sequences.t), sequences.end
+        end = None if end is None else sequences.of(end)
+        cache = sequences.cache
+        feeds_all = self.feeds_all(k, needed)
+        if not feeds_all:
+            z, t = z[needed], t[needed]
+            end = None if end is None else end[needed]
+            cache = None if cache is None else cache.some(needed)
+        call, _ = generation_call(
+            self.network, self.schedule, k, z, t, cache=cache, end=end, once=once
+        )
+        fed = call.hidden(self.network, cache)
+        sequences.body_rows += call.ids.numel()
+        if feeds_all:
+            return fed
+        hidden = fed.new_zeros(len(needed), *fed.shape[1:])
+        hidden[needed] = fed
+        return hidden
+
+    @property
+    def once(self) -> bool:
+        """Whether a window gets a single call at each k."""
+        return len(self.sampler.stages) == 1 and not self.sampler.own_times
+
+    def feeds_all(self, k: int, needed: Tensor) -> bool:
+        """Whether call k is fed all sequences, though only those `needed` [b] ask for logits."""
+        cache = self.sequences.cache
+        if bool(needed.all()):
+            return True
+        if cache is None:
+            return False
+        # The cache holds the same positions of all sequences, so all take part in a call that
+        # writes to it.
+        writes = self.plan.settled(k) > cache.length or self.plan.T == 1
+        # Picking sequences from the cache copies it: as dear as feeding the windows of the others.
+        most = 2 * int(needed.sum()) > len(needed)
+        return writes or most
+
+    def tell(
+        self,
+        rows: Tensor | None = None,
+        confidence: Tensor | None = None,
+        place: Tensor | None = None,
+    ) -> None:
+        """Tell how things stand: after a call for the rows [b, W] with these confidences [b, W] at
+        the positions `place` [W], or after none.
+        """
+        if self.on_call is None:
+            return
+        sequences, z = self.sequences, self.sequences.ids
+        everywhere = torch.full(z.shape, torch.nan, device=z.device)
+        called = torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        if rows is not None:
+            called = sequences.needing(rows.any(-1))
+        if confidence is not None and place is not None:
+            sequences.put(everywhere, place, confidence)
+        self.on_call(Frame(sequences.calls, z, sequences.t, everywhere, called))
+
+
+def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
+    """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
+    N, put = logits.shape[-1], z[rows]
+    p = logits.double().softmax(-1).gather(-1, put.clamp(max=N - 1).unsqueeze(-1)).squeeze(-1)
+    p = torch.where(put < N, p, torch.nan).float()
+    return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, p)

@@ -1,6 +1,4 @@
-"""What `Model.generate` returns, and how states of the loop become trajectories, streams and
-progress.
-"""
+"""What `Model.generate` returns: samples, and how each came about."""
 
 from __future__ import annotations
 
@@ -8,7 +6,24 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .trajectory import Trajectory
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The states of one sample; frame 0 is the noise before the first network call, frame n the
+    state after the n-th.
+
+    Args:
+        ids: [frames, L] int64, N = MASK.
+        settled: [frames, L] bool: clean for good (known positions from the start).
+        confidence: [frames, L] float32: the probability that the network gave to the token that the
+            call put there; nan where it put none.
+        known: [L] bool: prompt and kept positions.
+    """
+
+    ids: Tensor
+    settled: Tensor
+    confidence: Tensor
+    known: Tensor
 
 
 @dataclass(frozen=True)
@@ -20,7 +35,7 @@ class Samples:
         texts: their texts.
         nfe: network calls that each needed.
         seconds: wall time of all.
-        tokens: tokens that were drawn, given ones not counted.
+        tokens: tokens that were drawn, known ones not counted.
         body_rows, head_rows: rows that went through the network's body and its head.
         trajectories: how each came about, if `output_trajectory` was asked for.
     """

@@ -1,8 +1,8 @@
-"""A batch on its way, and what the loop tells of it."""
+"""Sequences on their way, and what the loop tells of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from ..denoiser.cache import Cache
 
 
 @dataclass(frozen=True)
-class State:
+class Frame:
     """What a network call leaves behind, as tensors that generation goes on with: clone what is to
     be kept.
 
@@ -34,8 +34,12 @@ class State:
 
 @dataclass(frozen=True)
 class Denoised:
-    """Finished sequences ids [B, L], the network calls nfe [B] that each needed, and rows through
-    body and head in all.
+    """Finished sequences and what they cost.
+
+    Args:
+        ids: [B, L] tokens in 0..N-1.
+        nfe: [B] network calls that each needed.
+        body_rows, head_rows: rows that went through the network's body and its head in all.
     """
 
     ids: Tensor
@@ -45,51 +49,69 @@ class Denoised:
 
 
 @dataclass
-class _Batch:
-    """Sequences on their way: `which` [b] are not finished (None: all); the cache has rows of these
-    only.
+class Sequences:
+    """A batch of sequences on their way from noise to data.
+
+    Args:
+        ids: [B, L] tokens, N = MASK.
+        t: [B, L] their times.
+        known: [B, L] bool, tokens that are not drawn: prompts, kept positions, padding.
+        end: [B] lengths where sequences differ, else None.
+        cache: keys and values of settled rows, of the sequences that go on only; or None.
+        nfe: [B] network calls that each needed.
+        going: [b] the sequences that are not finished; None: all B.
+        calls: network calls so far.
+        body_rows, head_rows: rows that went through the network so far.
     """
 
-    z: Tensor
+    ids: Tensor
     t: Tensor
-    free: Tensor
-    end: Tensor | None
-    cache: Cache | None
-    nfe: Tensor
-    which: Tensor | None = None
+    known: Tensor
+    end: Tensor | None = None
+    cache: Cache | None = None
+    nfe: Tensor = field(init=False)
+    going: Tensor | None = None
     calls: int = 0
     body_rows: int = 0
     head_rows: int = 0
 
+    def __post_init__(self) -> None:
+        self.nfe = torch.zeros(len(self.ids), dtype=torch.int64, device=self.ids.device)
+
+    @property
+    def left(self) -> int:
+        """How many are not finished, b."""
+        return len(self.ids) if self.going is None else len(self.going)
+
     def of(self, x: Tensor) -> Tensor:
-        """The rows of x [B, ...] that are not finished."""
-        return x if self.which is None else x[self.which]
+        """The rows of x [B, ...] that are not finished, [b, ...]."""
+        return x if self.going is None else x[self.going]
 
     def put(self, x: Tensor, columns: Tensor, value: Tensor) -> None:
-        """Write value [b, W] into those rows."""
-        if self.which is None:
+        """Write value [b, W] into those rows of x [B, L]."""
+        if self.going is None:
             x[:, columns] = value
         else:
-            x[self.which[:, None], columns] = value
+            x[self.going[:, None], columns] = value
+
+    def needing(self, needed: Tensor) -> Tensor:
+        """Needed [b] bool as a mask of all sequences, [B] bool."""
+        if self.going is None:
+            return needed
+        return torch.zeros_like(self.nfe, dtype=torch.bool).index_put((self.going,), needed)
 
     def drop_finished(self, eos: int) -> None:
         """Go on without the sequences that drew an end of text all before which is settled; infills
         go on.
         """
-        z, t, free = self.of(self.z), self.of(self.t), self.of(self.free)
-        length = z.shape[-1] if self.end is None else self.of(self.end)
-        tail = free.sum(-1) == length - free.long().argmax(-1)
-        going = ~((t == 0).cumprod(-1).bool() & free & (z == eos)).any(-1) | ~tail
-        if not going.all():
-            self.which = self.of(torch.arange(len(self.z), device=z.device))[going]
-            if self.cache is not None:
-                self.cache.keep(going)
-
-
-def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
-    """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
-    N, put = logits.shape[-1], z[rows]
-    p = logits.double().softmax(-1).gather(-1, put.clamp(max=N - 1).unsqueeze(-1)).squeeze(-1)
-    return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(
-        rows, torch.where(put < N, p, torch.nan).float()
-    )
+        ids, t, free = self.of(self.ids), self.of(self.t), ~self.of(self.known)
+        length = ids.shape[-1] if self.end is None else self.of(self.end)
+        is_tail = free.sum(-1) == length - free.long().argmax(-1)
+        settled = (t == 0).cumprod(-1).bool()
+        ended = (settled & free & (ids == eos)).any(-1)
+        goes_on = ~(ended & is_tail)
+        if goes_on.all():
+            return
+        self.going = self.of(torch.arange(len(self.ids), device=ids.device))[goes_on]
+        if self.cache is not None:
+            self.cache.keep(goes_on)

@@ -1,16 +1,149 @@
-"""How states of the loop become trajectories, streams and progress."""
+"""How the frames of the loop become progress, streams and trajectories."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .config import GenerationConfig
-from .state import State
-from .trajectory import Trajectory
+from .samples import Trajectory
+from .state import Frame
+
+
+class Watch:
+    """All that follows the frames of a batch, in turn; `denoise` calls it with each.
+
+    Args:
+        known: [B, L] bool, the tokens that are not drawn.
+        mask: N.
+        config: says where a text ends, and whether trajectories are kept.
+        bar: a progress bar of tokens, such as tqdm's.
+        streamer: a streamer of transformers for the first sequence, or None.
+        on_call: the caller's own, or None.
+    """
+
+    def __init__(
+        self,
+        known: Tensor,
+        mask: int,
+        config: GenerationConfig,
+        *,
+        bar: Any,
+        streamer: Any = None,
+        on_call: Callable[[Frame], None] | None = None,
+    ):
+        self.record = Record(known) if config.output_trajectory else None
+        self.followers: list[Callable[[Frame], None]] = [Progress(bar, known)]
+        if self.record is not None:
+            self.followers.append(self.record)
+        if streamer is not None:
+            self.followers.append(Feed(streamer, mask, config.eos_token_id, known[0]))
+        if on_call is not None:
+            self.followers.append(on_call)
+
+    def __call__(self, frame: Frame) -> None:
+        """Take one more frame."""
+        for follow in self.followers:
+            follow(frame)
+
+    def trajectory(self, row: int, length: int) -> Trajectory | None:
+        """How the first `length` tokens of a row came about; None if that was not asked for."""
+        return None if self.record is None else self.record.trajectory(row, length)
+
+
+class Progress:
+    """Moves a progress bar by the tokens that settle; known [B, L] bool have from the start."""
+
+    def __init__(self, bar: Any, known: Tensor):
+        self.bar = bar
+        self.settled = int(known.sum())
+
+    def __call__(self, frame: Frame) -> None:
+        settled = int((frame.t == 0).sum())
+        self.bar.update(settled - self.settled)
+        self.settled = settled
+
+
+class Kept(NamedTuple):
+    """What is kept of a frame, on the CPU: ids, settled and confidence [B, L], called [B]."""
+
+    ids: Tensor
+    settled: Tensor
+    confidence: Tensor
+    called: Tensor
+
+
+class Record:
+    """Keeps the frames of a batch and makes trajectories of them; known [B, L] bool."""
+
+    def __init__(self, known: Tensor):
+        self.known = known
+        self.kept: list[Kept] = []
+
+    def __call__(self, frame: Frame) -> None:
+        ids, called = frame.ids.cpu().clone(), frame.called.cpu().clone()
+        self.kept.append(Kept(ids, frame.t.cpu() == 0, frame.confidence.cpu(), called))
+
+    def trajectory(self, row: int, length: int) -> Trajectory:
+        """How the first `length` tokens of a row came about, call by call of its own."""
+        *frames, end = self.kept
+        own = [frames[0], *(kept for kept in frames[1:] if kept.called[row])]
+        ids = torch.stack([kept.ids[row, :length] for kept in own])
+        settled = torch.stack([kept.settled[row, :length] for kept in own])
+        confidence = torch.stack([kept.confidence[row, :length] for kept in own])
+        # Its last tokens may settle without a call: what they are then belongs to its last frame.
+        ids[-1] = end.ids[row, :length]
+        settled[-1] = end.settled[row, :length]
+        return Trajectory(ids, settled, confidence, self.known[row, :length])
+
+
+class Feed:
+    """Feeds a transformers streamer with the first sequence: `put` what has settled from the left,
+    `put_draft` (if it has one) the rest.
+
+        settled for good              still on its way
+        The quick brown fox ________  MASK over MASK MASK dog
+        put, token after token        put_draft: "over dog", after every call
+
+    Nothing behind a drawn end of text `eos` is put.
+    """
+
+    def __init__(self, streamer: Any, mask: int, eos: int | None, known: Tensor):
+        self.streamer = streamer
+        self.mask = mask
+        self.known = known
+        # A text with gaps goes on behind an end of text.
+        self.eos = eos if ends_free(~known) else None
+        self.done = -1
+        self.length = len(known)
+
+    def __call__(self, frame: Frame) -> None:
+        """Pass on what is new, and the end."""
+        if self.done == self.length:
+            return
+        ids = frame.ids[0].cpu()
+        ready = self._ready(ids, frame.t[0].cpu())
+        if ready > self.done:  # first of all the prompt, even an empty one: a streamer may skip it
+            self.streamer.put(ids[max(self.done, 0) : ready])
+            self.done = ready
+        if self.done == self.length:
+            self.streamer.end()
+        elif hasattr(self.streamer, "put_draft"):
+            draft = ids[ready : self.length]
+            self.streamer.put_draft(draft[draft < self.mask])
+
+    def _ready(self, ids: Tensor, t: Tensor) -> int:
+        """How many tokens have settled from the left; an end of text among them ends the stream."""
+        ready = min(int((t == 0).cumprod(-1).sum()), self.length)
+        if self.eos is None:
+            return ready
+        ended = (ids[:ready] == self.eos) & ~self.known[:ready]
+        if ended.any():
+            ready = self.length = int(ended.long().argmax()) + 1
+        return ready
 
 
 def ends_free(free: Tensor) -> bool:
@@ -18,99 +151,3 @@ def ends_free(free: Tensor) -> bool:
     drawn end of text.
     """
     return bool(free.any()) and bool(free[int(free.long().argmax()) :].all())
-
-
-class Watch:
-    """What follows the states of a batch: progress bar, streamer, the caller's `on_call`, and the
-    trajectories of its rows.
-    """
-
-    def __init__(
-        self,
-        given: Tensor,
-        mask: int,
-        config: GenerationConfig,
-        bar: Any,
-        streamer: Any,
-        on_call: Callable[[State], None] | None,
-    ):
-        self.given, self.bar, self.on_call = given < mask, bar, on_call
-        self.stream = (
-            None
-            if streamer is None
-            else Stream(streamer, mask, config.eos_token_id, given[0] < mask)
-        )
-        self.states: list[State] | None = [] if config.output_trajectory else None
-        self.settled = int(self.given.sum())
-
-    def __call__(self, state: State) -> None:
-        """Take one more state."""
-        settled = int((state.t == 0).sum())
-        self.bar.update(settled - self.settled)
-        self.settled = settled
-        if self.states is not None:
-            kept = (
-                state.ids.cpu().clone(),
-                state.t.cpu() == 0,
-                state.confidence.cpu(),
-                state.called.cpu().clone(),
-            )
-            self.states.append(State(state.call, *kept))
-        if self.stream is not None:
-            self.stream.take(state)
-        if self.on_call is not None:
-            self.on_call(state)
-
-    def trajectory(self, row: int, length: int) -> Trajectory | None:
-        """How the first `length` tokens of a row came about, call by call of its own; None if that
-        was not asked for.
-        """
-        if self.states is None:
-            return None
-        own = [state for n, state in enumerate(self.states[:-1]) if n == 0 or state.called[row]]
-        ids, settled, confidence = (
-            torch.stack([getattr(state, name)[row, :length] for state in own])
-            for name in ("ids", "t", "confidence")
-        )
-        ids[-1], settled[-1] = (
-            self.states[-1].ids[row, :length],
-            self.states[-1].t[row, :length],
-        )  # may settle without a call
-        return Trajectory(ids, settled, confidence, self.given[row, :length])
-
-
-class Stream:
-    """Feeds a transformers streamer with one sequence: `put` what has settled from the left,
-    `put_draft` (if it has one) the rest.
-
-    Nothing behind a drawn end of text `eos` is put.
-    """
-
-    def __init__(self, streamer: Any, mask: int, eos: int | None, given: Tensor):
-        self.streamer, self.mask, self.given = streamer, mask, given
-        self.eos = (
-            eos if ends_free(~given) else None
-        )  # a text with gaps goes on behind an end of text
-        self.done, self.length = -1, len(given)
-
-    def take(self, state: State) -> None:
-        """Pass on what is new, and the end."""
-        if self.done == self.length:
-            return
-        ids = state.ids[0].cpu()
-        ready = min(int((state.t[0] == 0).cumprod(-1).sum()), self.length)
-        ended = (
-            (ids[:ready] == self.eos) & ~self.given[:ready]
-            if self.eos is not None
-            else torch.zeros(0, dtype=torch.bool)
-        )
-        if ended.any():
-            ready = self.length = int(ended.long().argmax()) + 1
-        if ready > self.done:  # first of all the prompt, even an empty one: a streamer may skip it
-            self.streamer.put(ids[max(self.done, 0) : ready])
-            self.done = ready
-        draft = ids[ready : self.length]
-        if self.done == self.length:
-            self.streamer.end()
-        elif hasattr(self.streamer, "put_draft"):
-            self.streamer.put_draft(draft[draft < self.mask])

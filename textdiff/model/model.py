@@ -21,7 +21,7 @@ from ..denoiser.protocol import Denoiser
 from ..generation.config import GenerationConfig
 from ..generation.engine import denoise
 from ..generation.samples import Samples
-from ..generation.state import State
+from ..generation.state import Frame
 from ..generation.watching import Watch
 from ..hyperschedule import Hyperschedule, same_visibility
 from ..noise import Noise, seed_from
@@ -143,7 +143,7 @@ class Model:
         suffix: str | Sequence[str] = "",
         first: int = 0,
         streamer: Any = None,
-        on_call: Callable[[State], None] | None = None,
+        on_call: Callable[[Frame], None] | None = None,
         progress: bool = False,
         **options: Any,
     ) -> Samples:
@@ -197,7 +197,10 @@ class Model:
                     pad_sequence([given[row] for row in rows], batch_first=True),
                     [len(given[row]) for row in rows],
                 )
-                watch = Watch(batch, self.mask_id, config, bar, streamer, on_call)
+                known = batch < self.mask_id
+                watch = Watch(
+                    known, self.mask_id, config, bar=bar, streamer=streamer, on_call=on_call
+                )
                 done = denoise(
                     self.network,
                     self.process,

@@ -61,6 +61,11 @@ class Bridge(NamedTuple):
     fresh: Tensor  # visible -> a fresh uniform token
     stay: Tensor  # MASK -> MASK; 1 - stay leaks to a uniform token
 
+    @property
+    def moves(self) -> Tensor:
+        """Where a visible token may change on the way back, bool."""
+        return (self.fresh > 0) | (self.stay < 1)
+
 
 class Rates(NamedTuple):
     """The three jump rates at t (1.1)."""
@@ -207,8 +212,7 @@ class Process:
 
     def moves(self, s: Tensor, t: Tensor) -> Tensor:
         """Where a visible token may change in the reverse step t -> s, [...] bool."""
-        bridge = self.bridge(s, t)
-        return (bridge.fresh > 0) | (bridge.stay < 1)
+        return self.bridge(s, t).moves
 
     def shuffle(self, x: Tensor, t: Tensor, N: int, noise: Noise) -> Tensor:
         """The uniform clock alone: a uniform token with probability 1 - κ(t), else x; x, t [B, L]

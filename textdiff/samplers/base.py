@@ -83,7 +83,7 @@ class Step:
     @property
     def loose(self) -> Tensor:
         """Where an ordinary token, if there is one, may change on the way to s, [B, W] bool."""
-        return self.moving & ((self.bridge.fresh > 0) | (self.bridge.stay < 1))
+        return self.moving & self.bridge.moves
 
     def over_mask(self, x: Tensor) -> Tensor:
         """x / m_t, [B, W]; of no meaning, but finite, where m_t = 0: no token is MASK there."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..generation.trajectory import Trajectory
+from ..generation.samples import Trajectory
 from .states import TokenState, states
 
 

@@ -9,7 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from ..generation.trajectory import Trajectory
+from ..generation.samples import Trajectory
 
 
 class TokenState(IntEnum):
@@ -84,10 +84,10 @@ def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
                 f"{name} has the shape {tuple(part.shape)}, but ids has {tuple(ids.shape)}: record "
                 "both at every frame"
             )
-    if trajectory.given.shape != ids.shape[1:]:
+    if trajectory.known.shape != ids.shape[1:]:
         raise ValueError(
-            f"given has the shape {tuple(trajectory.given.shape)}, but there are {ids.shape[1]} "
-            "positions"
+            f"known has the shape {tuple(trajectory.known.shape)}, "
+            f"but there are {ids.shape[1]} positions"
         )
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= num_tokens:
         raise ValueError(
@@ -95,4 +95,4 @@ def states(trajectory: Trajectory, num_tokens: int) -> Tensor:
             "the model's num_tokens (MASK is that id)"
         )
     before = torch.cat([ids[:1], ids[:-1]])
-    return state(before, ids, trajectory.settled, trajectory.given, num_tokens)
+    return state(before, ids, trajectory.settled, trajectory.known, num_tokens)

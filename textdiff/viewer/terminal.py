@@ -14,7 +14,7 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from ..generation.state import State
+from ..generation.state import Frame
 from .states import TokenState, state
 
 MASKED = "░"
@@ -139,7 +139,7 @@ class Watcher:
         if not self.plain:
             self._write("\x1b[0m" + SHOW)
 
-    def __call__(self, seen: State) -> None:
+    def __call__(self, seen: Frame) -> None:
         """Show what a call left behind; call 0 begins a batch."""
         row = seen.ids[0].cpu().clone()
         done = (seen.t[0] == 0).cpu()
