@@ -41,6 +41,7 @@ def shared_file(shared_data: Path):
     """
 
     def find(*parts: str) -> Path:
+        """The path of a file in the data folder."""
         path = shared_data.joinpath(*parts)
         if not path.exists():
             pytest.skip(f"needs {path}")

@@ -73,9 +73,11 @@ class Alone:
         self.sampler, self.until_s = sampler, until_s
 
     def rows(self, step):
+        """Every position."""
         return torch.ones_like(step.z, dtype=torch.bool)
 
     def move(self, step, rows, logits, filter):
+        """The tokens of the sampler's own step, at the time s that `law_of` expects."""
         goal = torch.zeros_like(step.s) if self.until_s else step.s
         return self.sampler.move(step.to(goal), rows, logits, filter)[0], step.s
 

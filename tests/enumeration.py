@@ -9,17 +9,15 @@ matrices act on columns, K[to, from].
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 
-import pytest
 import torch
+from catalogue import Leaky
 from torch import Tensor
 
 from textdiff.process import (
     GIDD,
     Absorbing,
-    Clock,
     EpsilonHybrid,
     GammaHybrid,
     GammaHybridMaskClock,
@@ -30,61 +28,6 @@ from textdiff.process import (
 
 torch.set_num_threads(1)
 GAMMAS = (0.0, 0.01, 0.3, 1.0)
-
-
-@dataclass(frozen=True)
-class Leaky(Process):
-    """A process of the tests with a leak that is neither 0 nor GIDD's: m = t, κ = e^{-t}, v = θ
-    (1-t).
-
-    So u = 1 - θ t and r = 1/(1-t) + θ t. With MASK -> token -> MASK, P(MASK | MASK) = m_t + (1-m_s)
-    exp(-∫ (r+v)).
-    """
-
-    theta: float = 0.6
-
-    @property
-    def leaks(self) -> bool:
-        return True
-
-    def _clock(self, t: Tensor) -> Clock:
-        zero = torch.zeros_like(t)
-        return Clock(
-            mask=t,
-            mask_rate=zero + 1,
-            log_keep=-t,
-            log_corrupt=(-torch.expm1(-t)).log(),
-            keep_rate=zero - 1,
-            leak=self.theta * (1 - t),
-        )
-
-    def _stay(self, s: Tensor, t: Tensor) -> Tensor:
-        return t + (1 - t) * torch.exp(-self.theta * (t - s))
-
-
-ABSORBING = [
-    Absorbing(),
-    GammaHybrid(0.0),
-    GammaHybridMaskClock(0.0),
-    EpsilonHybrid(0.0),
-    SmoothEpsilonHybrid(0.0),
-]
-UNIFORM = [Uniform(), GammaHybrid(1.0)]
-GAMMA_SIGMA = [GammaHybrid(0.01), GammaHybrid(0.3), GammaHybrid(0.3, tail=5e-3)]
-GAMMA = [*GAMMA_SIGMA, GammaHybridMaskClock(0.01), GammaHybridMaskClock(0.3)]
-SMOOTH_EPSILON = [SmoothEpsilonHybrid(0.01), SmoothEpsilonHybrid(0.3, power=3.0)]
-EPSILON = [EpsilonHybrid(0.01), EpsilonHybrid(0.3)]
-LEAKING = [GIDD(), GIDD(uniform=0.5, shape=1.5), Leaky()]
-
-WITHOUT_LEAK = ABSORBING + UNIFORM + GAMMA + SMOOTH_EPSILON + EPSILON
-ALL = WITHOUT_LEAK + LEAKING
-CORRUPTING = UNIFORM + GAMMA + SMOOTH_EPSILON + EPSILON + LEAKING
-WITHOUT_ATOM = [p for p in ALL if p not in EPSILON]
-
-
-def each_process(processes: list[Process] = ALL) -> pytest.MarkDecorator:
-    """Run a test once per process, with the process in the test's id."""
-    return pytest.mark.parametrize("process", processes, ids=lambda p: repr(p).replace(" ", ""))
 
 
 # --------------------------------------------------------------------------------------------------
@@ -165,7 +108,10 @@ def kernel(p: Process, s: float, t: float, N: int) -> Tensor:
     )
     eye, K = torch.eye(N, dtype=torch.float64), torch.zeros(N + 1, N + 1, dtype=torch.float64)
     if isinstance(p, GIDD):
-        noise = lambda m, k: torch.tensor([(1 - k) * (1 - m) / N] * N + [m], dtype=torch.float64)  # noqa: E731
+
+        def noise(m: float, k: float) -> Tensor:
+            return torch.tensor([(1 - k) * (1 - m) / N] * N + [m], dtype=torch.float64)
+
         keep = kt * (1 - mt) / (ks * (1 - ms))
         return keep * torch.eye(N + 1, dtype=torch.float64) + (
             noise(mt, kt) - keep * noise(ms, ks)

@@ -130,6 +130,7 @@ def run(model: str = "epsilon") -> Path:
 
 @cache
 def _trained(model: str) -> Path:
+    """`run`, once per model and process."""
     return fit(
         folder() / model,
         "--model.lr=0.05",

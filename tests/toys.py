@@ -11,57 +11,20 @@ from functools import cache
 from itertools import pairwise, permutations, product
 
 import torch
-from enumeration import Leaky, bregman, generator, kernel, marginals
+from enumeration import bregman, generator, kernel, marginals
 from torch import Tensor
 
 from textdiff.hyperschedule import (
-    Block,
-    Flat,
     Hyperschedule,
-    QuenchedAR,
-    Slide,
-    StartSteps,
-    TightBlock,
 )
 from textdiff.network import Transformer, TransformerDenoiser
 from textdiff.noise import Stream
 from textdiff.process import (
-    GIDD,
-    Absorbing,
     EpsilonHybrid,
-    GammaHybrid,
-    GammaHybridMaskClock,
     Process,
-    SmoothEpsilonHybrid,
-    Uniform,
 )
 from textdiff.samplers import Filter, Sampler, Step
 from textdiff.samplers.filters import identity
-
-PROCESSES = [
-    Absorbing(),
-    Uniform(),
-    GammaHybrid(0.3),
-    GammaHybrid(0.5, tail=0.1),
-    GammaHybridMaskClock(0.3),
-    EpsilonHybrid(0.3),
-    SmoothEpsilonHybrid(0.3, power=3.0),
-    GIDD(),
-    Leaky(),
-]
-SCHEDULES = [
-    QuenchedAR(),
-    Flat(2),
-    Block(2, 2),
-    Slide(2, 1),
-    TightBlock(2, 2),
-    StartSteps(3, (2, 0, 3)),
-]
-
-
-def name(value: object) -> str:
-    """The id of a parametrised test."""
-    return repr(value).replace(" ", "")
 
 
 class SetNetwork:
@@ -101,6 +64,7 @@ class SetNetwork:
         return code + t.unsqueeze(-1) * self.slope[positions, ids] if self.sees_time else code
 
     def body(self, ids, positions, t, visibility):
+        """The hidden rows [B, R', D] of the window, as `Denoiser.body`."""
         R = ids.shape[-1]
         hidden = torch.sin(
             visibility.dense(R).double() @ self.embed(ids, positions, t) @ self.mix
@@ -109,6 +73,7 @@ class SetNetwork:
         return hidden[:, visibility.context if visibility.context < R else 0 :]
 
     def head_parameters(self):
+        """The weight [N, D] of the head, and no bias."""
         return self.weight, None
 
     def cavity(self, z: Tensor, t: list[float], fed: list[int], i: int) -> Tensor:
@@ -387,9 +352,11 @@ class FixedNoise:
         self.tables = tables
 
     def at(self, step: int) -> "FixedNoise":
+        """The same uniforms at every step."""
         return self
 
     def positions(self, like: Tensor, stream: Stream) -> Tensor:
+        """The uniforms [B, L] of a stream."""
         table = self.tables.get(stream, torch.full(like.shape, 0.5, dtype=torch.float64))
         assert table.shape == like.shape
         return table
@@ -461,18 +428,17 @@ def law_of(
         which.append(torch.full_like(p, axis))
     p, u, lo, hi, axis = map(torch.cat, (problems, base, low, high, which))
     found = []
-    while len(
-        p
-    ):  # an interval may hold several jumps: the first is found, then what is left to its right
+    # an interval may hold several jumps: the first is found, then what is left to its right
+    while len(p):
         end = hi
-        at = lambda place: outcome(p, u.scatter(1, axis[:, None], place[:, None]))  # noqa: B023, E731
-        at_low, at_end = at(lo), at(end)
+        at_low, at_end = (outcome(p, u.scatter(1, axis[:, None], x[:, None])) for x in (lo, end))
         for _ in range(52):
             middle = (lo + hi) / 2
-            same = at(middle) == at_low
+            same = outcome(p, u.scatter(1, axis[:, None], middle[:, None])) == at_low
             lo, hi = torch.where(same, middle, lo), torch.where(same, hi, middle)
         found.append((p, axis, hi))
-        more = (at(hi) != at_end) & (end - hi > 1e-14)
+        at_high = outcome(p, u.scatter(1, axis[:, None], hi[:, None]))
+        more = (at_high != at_end) & (end - hi > 1e-14)
         p, u, axis, lo, hi = p[more], u[more], axis[more], hi[more], end[more]
     p, axis, hi = map(torch.cat, zip(*found, strict=True)) if found else (p, axis, hi)
     edges = []  # per axis [P, C + 1], padded with cells of no width

@@ -6,33 +6,23 @@ from itertools import pairwise
 
 import pytest
 import torch
-from toys import name, random_transformer
+from catalogue import LEFT_TO_RIGHT, name
+from toys import random_transformer
 
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.head import logits_of
 from textdiff.denoiser.training_rows import training_call
 from textdiff.denoiser.visibility import Visibility
 from textdiff.hyperschedule import (
-    Block,
     Flat,
     Hyperschedule,
     QuenchedAR,
-    Slide,
     StartSteps,
-    TightBlock,
 )
 from textdiff.network import TransformerDenoiser
 
 N, L, B = 5, 6, 2
-LONGER = [
-    QuenchedAR(),
-    Flat(3),
-    Block(2, 3),
-    Slide(4, 2),
-    Slide(2, "1/2"),
-    TightBlock(2, 3),
-    StartSteps(2, (3, 0, 1, 1, 5, 0)),
-]
+LONGER = [*LEFT_TO_RIGHT, StartSteps(2, (3, 0, 1, 1, 5, 0))]
 each_schedule = pytest.mark.parametrize("schedule", LONGER, ids=name)
 
 

@@ -6,17 +6,8 @@ import math
 
 import pytest
 import torch
-from enumeration import (
-    ALL,
-    CORRUPTING,
-    bayes,
-    clocks,
-    column,
-    each_process,
-    marginals,
-    random_joint,
-    random_logits,
-)
+from catalogue import ALL, CORRUPTING, each_process
+from enumeration import bayes, clocks, column, marginals, random_joint, random_logits
 
 from textdiff.denoiser.prediction import (
     Prediction,

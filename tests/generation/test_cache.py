@@ -6,19 +6,18 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
-from toys import name, random_transformer
+from catalogue import layouts, name
+from toys import random_transformer
 
 from textdiff.denoiser.cache import Cache
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.generation.engine import check_sampler, denoise
 from textdiff.hyperschedule import (
     Block,
-    Flat,
     Hyperschedule,
     QuenchedAR,
     Slide,
     StartSteps,
-    TightBlock,
 )
 from textdiff.noise import Noise
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Process
@@ -39,27 +38,7 @@ from textdiff.samplers import (
 )
 
 N, L, B = 5, 11, 3
-LEFT_TO_RIGHT = [
-    QuenchedAR(),
-    Flat(3),
-    Block(4, 3),
-    Block(1, 2),
-    Block(4, 1),
-    Block(4, 3, block_causal=True),
-    TightBlock(4, 3),
-    Slide(4, 1),
-    Slide(5, 2),
-    Slide(4, "4/3"),
-    Slide(3, "1/2"),
-]
-ANY_ORDER = [
-    StartSteps(2, (3, 0, 1, 7, 0, 2, 2, 9, 5, 1, 4)),
-    StartSteps(1, tuple(reversed(range(L)))),
-]
-CASES = [("aligned", s) for s in LEFT_TO_RIGHT + ANY_ORDER] + [
-    ("shifted", s) for s in LEFT_TO_RIGHT
-]
-each_case = pytest.mark.parametrize(("layout", "schedule"), CASES, ids=name)
+each_case = pytest.mark.parametrize(("layout", "schedule"), layouts(L), ids=name)
 
 
 @dataclass(frozen=True)

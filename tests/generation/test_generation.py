@@ -6,22 +6,9 @@ import re
 
 import pytest
 import torch
+from catalogue import PROCESSES, SAMPLERS, SCHEDULES, each, name
 from enumeration import chi_square
-from toys import (
-    PROCESSES,
-    SCHEDULES,
-    calls,
-    joint,
-    law_of,
-    levels,
-    model_law,
-    name,
-    ordinary,
-    plug_in,
-    prior,
-    states,
-    toy,
-)
+from toys import calls, joint, law_of, levels, model_law, ordinary, plug_in, prior, states, toy
 
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.head import logits_of
@@ -40,44 +27,14 @@ from textdiff.process import (
 from textdiff.samplers import (
     ACS,
     Ancestral,
-    Capped,
-    Confidence,
-    Count,
-    Entropy,
-    EntropyBound,
-    FirstHitting,
-    GibbsCorrector,
-    InformedACS,
-    Margin,
-    PosteriorCorrector,
-    PredictorCorrector,
-    PublishedACS,
-    ReMDM,
-    Rescaled,
     Sampler,
     temperature,
 )
 
 N = 3
 TWO = Flat(2)
-each_process = pytest.mark.parametrize("process", PROCESSES, ids=name)
-each_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
-
-
-EVERY = [
-    Ancestral(),
-    ACS(eta=0.9),
-    ACS(rate=2.0),
-    InformedACS(rate=2.0),
-    PublishedACS(0.9),
-    FirstHitting(),
-    ReMDM(Rescaled(0.5)),
-    ReMDM(Capped(0.1)),
-    Confidence(score=Margin(), select=Count(2)),
-    Confidence(score=Entropy(), select=EntropyBound(0.5)),
-    PredictorCorrector(corrector=GibbsCorrector()),
-    PredictorCorrector(FirstHitting(), PosteriorCorrector(), 2),
-]
+each_process = each("process", PROCESSES)
+each_schedule = each("schedule", SCHEDULES)
 
 
 def allowed(sampler: Sampler, process: Process, schedule: Hyperschedule = TWO) -> bool:
@@ -94,7 +51,7 @@ def allowed(sampler: Sampler, process: Process, schedule: Hyperschedule = TWO) -
 
 
 def samplers(process: Process, schedule: Hyperschedule = TWO) -> list[Sampler]:
-    return [sampler for sampler in EVERY if allowed(sampler, process, schedule)]
+    return [sampler for sampler in SAMPLERS if allowed(sampler, process, schedule)]
 
 
 def draw(

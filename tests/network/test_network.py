@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from catalogue import name
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import name, random_transformer
+from toys import random_transformer
 
 import textdiff.denoiser.head as head
 import textdiff.network

@@ -8,12 +8,11 @@ from itertools import pairwise, permutations, product
 
 import pytest
 import torch
+from catalogue import PROCESSES, SCHEDULES, name
 from enumeration import marginals, tanh_sinh
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from toys import (
-    PROCESSES,
-    SCHEDULES,
     FixedNoise,
     SetNetwork,
     any_order_law,
@@ -22,7 +21,6 @@ from toys import (
     joint,
     levels,
     model_law,
-    name,
     noisy_law,
     ordinary,
     plug_in,

@@ -8,21 +8,23 @@ from itertools import product
 
 import pytest
 import torch
-from enumeration import (
+from catalogue import (
     ABSORBING,
     ALL,
     CORRUPTING,
     EPSILON,
     GAMMA_SIGMA,
-    GAMMAS,
     LEAKING,
     UNIFORM,
     WITHOUT_ATOM,
+    each_process,
+)
+from enumeration import (
+    GAMMAS,
     bayes,
     bregman,
     clocks,
     column,
-    each_process,
     generator,
     marginals,
     random_joint,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from enumeration import each_process
+from catalogue import each_process
 
 from textdiff.noise import Stream, uniform_token
 from textdiff.process import (

@@ -6,20 +6,22 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from enumeration import (
+from catalogue import (
     ABSORBING,
     ALL,
     EPSILON,
-    GAMMAS,
     LEAKING,
     UNIFORM,
     WITHOUT_ATOM,
     WITHOUT_LEAK,
+    each_process,
+)
+from enumeration import (
+    GAMMAS,
     bayes,
     chi_square,
     clocks,
     column,
-    each_process,
     generator,
     integrated_kernel,
     kernel,

@@ -4,9 +4,10 @@ import math
 
 import pytest
 import torch
+from catalogue import RESTING, name
 from driving import Alone, flat_run
 from enumeration import random_logits
-from toys import law_of, name, toy
+from toys import law_of, toy
 
 from textdiff.noise import Noise, Stream, categorical
 from textdiff.process import (
@@ -43,7 +44,6 @@ SELECTIONS = [
     EntropyBound(0.7),
     EntropyBound(1e9),
 ]
-RESTING = [Absorbing(), EpsilonHybrid(0.3)]
 
 
 def by_hand(score: Score, p: list[float], token: int) -> float:

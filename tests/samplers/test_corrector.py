@@ -4,19 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from catalogue import CORRUPTIBLE, name
 from driving import Alone, flat_run
 from enumeration import chi_square, marginals, random_joint
-from toys import joint, law_of, name, ordinary, plug_in, states, toy
+from toys import joint, law_of, ordinary, plug_in, states, toy
 
 from textdiff.noise import Noise
 from textdiff.process import (
-    GIDD,
     Absorbing,
     EpsilonHybrid,
     GammaHybrid,
     Process,
     SmoothEpsilonHybrid,
-    Uniform,
 )
 from textdiff.samplers import (
     Analytic,
@@ -30,13 +29,6 @@ from textdiff.samplers import (
 )
 
 N, D = 3, 2
-CORRUPTING = [
-    EpsilonHybrid(0.3),
-    SmoothEpsilonHybrid(0.3, power=3.0),
-    GammaHybrid(0.3),
-    Uniform(),
-    GIDD(),
-]
 CORRECTORS = [GibbsCorrector(), PosteriorCorrector()]
 each_corrector = pytest.mark.parametrize("corrector", CORRECTORS, ids=name)
 
@@ -74,7 +66,7 @@ def transition(corrector: GibbsCorrector, process: Process, t: float) -> torch.T
 
 
 @each_corrector
-@pytest.mark.parametrize("process", CORRUPTING, ids=name)
+@pytest.mark.parametrize("process", CORRUPTIBLE, ids=name)
 def test_32_one_site_at_a_time_leaves_the_marginal_and_is_reversible(process, corrector):
     """Pi P = pi and pi(z) P(z, z') = pi(z') P(z', z), pi = q_t of a correlated pair."""
     pi, P = bayes(process, 0.6)[0], transition(corrector, process, 0.6)

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from catalogue import RESTING, name
 from driving import Alone, flat_run
 from enumeration import chi_square
-from toys import SetNetwork, any_order_law, law_of, model_law, name, ordinary, states
+from toys import SetNetwork, any_order_law, law_of, model_law, ordinary, states
 
 from textdiff.hyperschedule import Flat
 from textdiff.noise import Noise
@@ -19,8 +20,7 @@ from textdiff.process import (
 from textdiff.samplers import FirstHitting, Step
 
 N = 3
-PROCESSES = [Absorbing(), EpsilonHybrid(0.3)]
-each_process = pytest.mark.parametrize("process", PROCESSES, ids=name)
+each_process = pytest.mark.parametrize("process", RESTING, ids=name)
 
 
 def any_order(net: SetNetwork, process: Absorbing | EpsilonHybrid, d: int) -> torch.Tensor:

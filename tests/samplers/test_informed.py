@@ -2,24 +2,22 @@
 
 import pytest
 import torch
+from catalogue import HYBRIDS, name
 from driving import timed
 from enumeration import marginals
-from toys import law_of, name
+from toys import law_of
 
 from textdiff.noise import Noise
 from textdiff.process import (
     GIDD,
     Absorbing,
     EpsilonHybrid,
-    GammaHybrid,
-    SmoothEpsilonHybrid,
     Uniform,
 )
 from textdiff.samplers import ACS, InformedACS, Step
 from textdiff.samplers.informed import doubt, share
 
 N = 3
-HYBRIDS = [EpsilonHybrid(0.3), SmoothEpsilonHybrid(0.3, power=3.0), GammaHybrid(0.3)]
 each_hybrid = pytest.mark.parametrize("process", HYBRIDS, ids=name)
 
 

@@ -4,9 +4,10 @@ at full vocabulary (35).
 
 import pytest
 import torch
+from catalogue import LIMITS, OF_SCORES, PROCESSES, SAMPLERS, each, name
 from driving import allowed, flat_run
 from enumeration import chi_square
-from toys import PROCESSES, name, toy
+from toys import toy
 
 from textdiff import spec
 from textdiff.denoiser.prediction import Prediction
@@ -14,28 +15,12 @@ from textdiff.noise import Noise, Stream, categorical, probability, uniform
 from textdiff.process import (
     Absorbing,
     EpsilonHybrid,
-    GammaHybrid,
-    GammaHybridMaskClock,
     Process,
-    SmoothEpsilonHybrid,
     laws,
 )
 from textdiff.samplers import (
-    ACS,
-    Analytic,
     Ancestral,
-    Capped,
-    Confidence,
-    Count,
-    Entropy,
-    EntropyBound,
-    Euler,
-    FirstHitting,
     GibbsCorrector,
-    InformedACS,
-    PosteriorCorrector,
-    PredictorCorrector,
-    PublishedACS,
     ReMDM,
     Sampler,
     Step,
@@ -44,36 +29,13 @@ from textdiff.samplers import (
 )
 from textdiff.samplers.filters import identity
 
-SAMPLERS = [
-    Ancestral(),
-    ACS(eta=0.9),
-    ACS(rate=2.0),
-    InformedACS(eta=0.9),
-    InformedACS(rate=2.0),
-    PublishedACS(0.9),
-    ReMDM(),
-    ReMDM(Capped(0.3)),
-    FirstHitting(),
-    Confidence(),
-    Confidence(Entropy(), EntropyBound(0.5)),
-    PredictorCorrector(),
-    PredictorCorrector(ReMDM(), PosteriorCorrector(), 2),
-    PredictorCorrector(FirstHitting()),
-    PredictorCorrector(Confidence(select=Count(2))),
-    Analytic(),
-    Euler(),
-]
-EVERY = [
-    *PROCESSES,
-    GammaHybrid(0.0),
-    GammaHybridMaskClock(0.0),
-    EpsilonHybrid(0.0),
-    SmoothEpsilonHybrid(0.0),
-]
+EVERY = [*SAMPLERS, *OF_SCORES]
+each_process = each("process", PROCESSES + LIMITS)
+each_sampler = each("sampler", EVERY)
 
 
-@pytest.mark.parametrize("process", EVERY, ids=name)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@each_process
+@each_sampler
 def test_36_every_sampler_with_every_process(sampler, process):
     """No MASK is left, tokens are ordinary, draws differ; a refusal names the process and a way
     out.
@@ -94,14 +56,14 @@ def test_36_every_sampler_with_every_process(sampler, process):
 
 
 def test_every_sampler_is_in_the_matrix_and_is_written_as_text():
-    inside = {type(stage).__name__ for sampler in SAMPLERS for stage in (sampler, *sampler.stages)}
+    inside = {type(stage).__name__ for sampler in EVERY for stage in (sampler, *sampler.stages)}
     assert inside == set(spec.names(Sampler)) and GibbsCorrector().stages == (GibbsCorrector(),)
-    for sampler in SAMPLERS:
+    for sampler in EVERY:
         assert spec.parse(str(sampler), Sampler) == sampler
 
 
-@pytest.mark.parametrize("process", EVERY, ids=name)
-@pytest.mark.parametrize("sampler", SAMPLERS, ids=name)
+@each_process
+@each_sampler
 def test_what_does_not_move_stays(sampler, process):
     """Positions with s = t, and those that `rows` leaves out, keep their tokens; MASK comes from a
     visible token by leak or ReMDM.
@@ -130,8 +92,8 @@ def test_what_does_not_move_stays(sampler, process):
 
 
 def test_no_step_without_rows_fails():
-    for sampler in SAMPLERS:
-        for process in (p for p in EVERY if allowed(sampler, p)):
+    for sampler in EVERY:
+        for process in (p for p in PROCESSES + LIMITS if allowed(sampler, p)):
             z, t = torch.tensor([[0, 1]]), torch.zeros(1, 2, dtype=torch.float64)
             step = Step(process, z, t, s=t, N=3, noise=Noise(0, torch.arange(1)))
             for stage in sampler.stages:

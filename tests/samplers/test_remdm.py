@@ -4,30 +4,22 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from catalogue import MASKING, name
 from driving import timed
 from enumeration import marginals
-from toys import law_of, name, plug_in
+from toys import law_of, plug_in
 
 from textdiff.process import (
     GIDD,
     Absorbing,
-    EpsilonHybrid,
     GammaHybrid,
     Process,
-    SmoothEpsilonHybrid,
     Uniform,
 )
 from textdiff.samplers import Ancestral, Capped, Remasking, ReMDM, Rescaled
 
 N = 3
 STEPS = [(0.3, 0.7), (0.0, 0.4), (0.5, 1.0), (0.1, 0.95)]  # (s, t)
-MASKING = [
-    Absorbing(),
-    EpsilonHybrid(0.3),
-    SmoothEpsilonHybrid(0.3, power=3.0),
-    GammaHybrid(0.3),
-    GammaHybrid(0.0),
-]
 SAMPLERS = [
     ReMDM(Rescaled(0.0)),
     ReMDM(Rescaled(0.4)),

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
+from catalogue import HYBRIDS, PROCESSES, name
 from driving import timed
 from enumeration import chi_square, marginals
 from torch import Tensor
-from toys import PROCESSES, law_of, name, plug_in
+from toys import law_of, plug_in
 
 from textdiff.noise import Noise
 from textdiff.process import (
@@ -17,21 +18,13 @@ from textdiff.process import (
     Absorbing,
     EpsilonHybrid,
     GammaHybrid,
-    GammaHybridMaskClock,
     Process,
-    SmoothEpsilonHybrid,
     Uniform,
 )
 from textdiff.samplers import ACS, Ancestral, PublishedACS, Sampler, Step, temperature
 
 N = 3
 STEPS = [(0.3, 0.7), (0.0, 0.4), (0.5, 1.0)]  # (s, t)
-HYBRIDS = [
-    EpsilonHybrid(0.3),
-    SmoothEpsilonHybrid(0.3, power=3.0),
-    GammaHybrid(0.3),
-    GammaHybridMaskClock(0.3),
-]
 each_process = pytest.mark.parametrize("process", PROCESSES, ids=name)
 each_hybrid = pytest.mark.parametrize("process", HYBRIDS, ids=name)
 each_step = pytest.mark.parametrize(("s", "t"), STEPS)

@@ -5,10 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+from catalogue import name
 from driving import flat_run
 from enumeration import clocks, generator, marginals
 from toys import law_of as law_of_any
-from toys import name, plug_in, toy
+from toys import plug_in, toy
 
 from textdiff.process import (
     GIDD,
