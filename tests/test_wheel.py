@@ -112,7 +112,9 @@ def test_the_wheel_is_used_outside_the_repository(installed, tmp_path):
     fit += ["--data.tokenizer=textdiff.data.Characters"]
     sample = ["sample", "run", "--prompt", "the quick", "--output", "drawn.json"]
     evaluate = ["evaluate", "perplexity", "run", "--limit", "2", "--draws", "2"]
-    every = f"from textdiff.commands.cli import main\nfor words in {[fit, sample, evaluate]}: main(words)"
-    told = run(installed / "python", "-c", every, cwd=tmp_path)
+    program = "import sys, json; from textdiff.commands.cli import main\n"
+    program += "for words in json.loads(sys.argv[1]): main(words)"
+    every = json.dumps([fit, sample, evaluate])
+    told = run(installed / "python", "-c", program, every, cwd=tmp_path)
     assert "--- sample 0\nthe quick" in told and "NELBO" in told
     assert json.loads((tmp_path / "drawn.json").read_text())["git"] is None

@@ -152,7 +152,8 @@ def _class_at(class_path: str, base: type[T], classes: Classes) -> type[T]:
     is_ours = words[0] == "textdiff"
     if is_ours and len(words) > 2 and importlib.util.find_spec(f"textdiff.{words[1]}") is not None:
         importlib.import_module(f"textdiff.{words[1]}")
-    cls = _only(words[-1], _ours(base) if is_ours else _theirs(base, classes), base)
+    fitting = _ours(base) if is_ours else _theirs(base, classes)
+    cls = _only(words[-1], fitting, base)
     if cls is not None:
         return cls
     if is_ours:

@@ -421,7 +421,7 @@ CHECKPOINTS = {
     ),
     "class of another version": (
         lambda f, _: change(f, process={"class_path": "textdiff.process.New"}),
-        "there is no class",
+        "'textdiff.process.New' is not a Process; known: Absorbing",
     ),
     "option of another version": (
         lambda f, _: change(

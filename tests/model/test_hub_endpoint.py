@@ -42,7 +42,7 @@ from transformers import AutoModel
 import textdiff
 import torch
 from textdiff.commands.cli import main
-from textdiff.source import find
+from textdiff.model.source import find
 
 run, words = sys.argv[1], json.loads(sys.argv[2])
 def hexed(network):

@@ -82,7 +82,7 @@ def _run(arguments: list[str]) -> None:
 
 
 def _train(arguments: list[str]) -> None:
-    """A command of Lightning's; class paths and `--import` find modules in the working directory."""
+    """A command of Lightning's; modules are found in the working directory, too."""
     from ..training.cli import main as lightning_main
     from .common import add_import
 
@@ -124,7 +124,7 @@ def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def _is_users(error: Exception) -> bool:
-    """Whether the message is meant for the user; anything else is a defect and shows its traceback."""
+    """Whether the message is meant for the user; else it is a defect and shows its traceback."""
     libraries = {
         "MisconfigurationException",
         "OmegaConfBaseException",

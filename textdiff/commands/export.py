@@ -8,7 +8,10 @@ from pathlib import Path
 from ..model.hub import contents, export
 from .common import RUN, add_import
 
-LICENSE = "of the weights, an identifier of the Hub such as apache-2.0 (default: that of RUN's card, else unknown)"
+LICENSE = (
+    "of the weights, an identifier of the Hub such as apache-2.0 (default: that of RUN's card, "
+    "else unknown)"
+)
 
 
 def listing(folder: Path) -> str:

@@ -80,7 +80,7 @@ class GenerationConfig:
         for name, base in (("sampler", Sampler), ("hyperschedule", Hyperschedule)):
             value = getattr(self, name)
             if isinstance(value, str):
-                object.__setattr__(self, name, parse(value, base))  # type: ignore[type-abstract]
+                object.__setattr__(self, name, parse(value, base))
             elif not isinstance(value, base) and not (value is None and name == "hyperschedule"):
                 raise ValueError(
                     f"{name} must be a {base.__name__}, or how one is written on the command line, "

@@ -1,4 +1,6 @@
-"""A network and all that belongs to it: the model, its folder, where it comes from, how it travels."""
+"""A network and all that belongs to it: the model, its folder, where it comes from, how it
+travels.
+"""
 
 from .model import Model
 

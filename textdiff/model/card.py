@@ -122,17 +122,30 @@ def _evaluation(folder: Path) -> str:
 def _which_bound(model: Model) -> str:
     """Which number is about the text that the model draws."""
     if model.prediction == Prediction.LOG_SCORE:
-        return "The NELBO is the score entropy of the noising process, a bound on −log p of its reverse process in continuous time."
+        return (
+            "The NELBO is the score entropy of the noising process, a bound on −log p of its "
+            "reverse process in continuous time."
+        )
     if model.hyperschedule.plan(model.length).flat:
         said = (
-            "The NELBO bounds −log p in continuous time, the limit of many steps. `generate` draws from the T-step chain, whose own "
-            "bound is what `textdiff evaluate perplexity --discrete` reports."
+            "The NELBO bounds −log p in continuous time, the limit of many steps. `generate` "
+            "draws from the T-step chain, whose own bound is what `textdiff evaluate perplexity "
+            "--discrete` reports."
         )
     else:
-        said = "The NELBO (for an autoregressive model the exact −log p) is that of the very T-step chain that `generate` draws from."
+        said = (
+            "The NELBO (for an autoregressive model the exact −log p) is that of the very T-step "
+            "chain that `generate` draws from."
+        )
     if len(bounds(model.process, model.prediction)) > 1:
-        said += " B1 and B2 are other readings of the same network, by masking alone: they do not describe what `generate` draws."
-    return f"{said} Temperature, filters and correcting samplers change the law: no bound here describes them."
+        said += (
+            " B1 and B2 are other readings of the same network, by masking alone: they do not "
+            "describe what `generate` draws."
+        )
+    return (
+        f"{said} Temperature, filters and correcting samplers change the law: no bound here "
+        "describes them."
+    )
 
 
 def _head(model: Model, license: str) -> str:
@@ -169,12 +182,13 @@ def _load(model: Model, name: str) -> str:
 def render(model: Model, folder: Path, name: str, license: str) -> str:
     """The card of the model in a folder; `name` is what a reader gives to `textdiff.load`."""
     network = model.network
-    size = sum(p.numel() for p in network.parameters())  # type: ignore[attr-defined]
+    size = sum(p.numel() for p in network.parameters())
+    sees = "sees" if network.sees_time else "does not see"
     facts = {
         "noising process": f"`{model.process}`",
         "hyperschedule": f"`{model.hyperschedule}`",
         "prediction": f"{model.prediction}, {'shifted' if network.shifted else 'aligned'} layout",
-        "network": f"{type(network).__name__}, {size:,} parameters, {'sees' if network.sees_time else 'does not see'} the time",
+        "network": f"{type(network).__name__}, {size:,} parameters, {sees} the time",
         "tokens": f"N = {network.num_tokens:,} and MASK; sequences of {model.length} in training",
     }
     if "corpus" in model.data:

@@ -33,8 +33,8 @@ def read(path: str | Path, device: str = "cpu") -> dict[str, Any]:
         checkpoint = torch.load(path, weights_only=True, map_location=device)
     except Exception as error:  # torch raises whatever the broken bytes lead to
         raise ValueError(
-            f"{path} cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}): corrupt, half-written, or a pickle of "
-            "objects, which are not opened"
+            f"{path} cannot be read as a checkpoint ({' '.join(str(error).split())[:200]}): "
+            "corrupt, half-written, or a pickle of objects, which are not opened"
         ) from None
     return checkpoint if isinstance(checkpoint, dict) else {}
 

@@ -53,9 +53,8 @@ def weights_sha256(model: Model, source: Source) -> str:
     """
     if source.checkpoint is None:
         return sha256(source.folder / WEIGHTS)
-    return hashlib.sha256(
-        to_bytes(_plain(model.network.state_dict()), {"format": "pt"})
-    ).hexdigest()  # type: ignore[attr-defined]
+    content = to_bytes(_plain(model.network.state_dict()), {"format": "pt"})
+    return hashlib.sha256(content).hexdigest()
 
 
 def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> Path:
@@ -98,28 +97,27 @@ def _read_config(folder: Path, classes: Sequence[type]) -> tuple[dict[str, Any],
     """
     if not (folder / CONFIG).is_file():
         raise ValueError(
-            f"{str(folder)!r} holds no {CONFIG}: it is no model folder, or its training has not saved a model yet"
+            f"{str(folder)!r} holds no {CONFIG}: it is no model folder, or its training has not "
+            "saved a model yet"
         )
     config = read_json(folder / CONFIG)
     kind = config.get("model_type") if isinstance(config, dict) else None
-    known = (
-        CONFIG_MAPPING[kind] if isinstance(kind, str) and kind in CONFIG_MAPPING else None
-    )  # `textdiff.network` registers its own
-    ours = (
-        config.pop("textdiff", None)
-        if known is not None and (known.__module__.startswith("textdiff.") or known in classes)
-        else None
-    )
+    # `textdiff.network` registers its own.
+    known = CONFIG_MAPPING[kind] if isinstance(kind, str) and kind in CONFIG_MAPPING else None
+    is_ours = known is not None and (known.__module__.startswith("textdiff.") or known in classes)
+    ours = config.pop("textdiff", None) if is_ours else None
     if not isinstance(ours, dict):
         raise ValueError(f"{folder / CONFIG} describes no textdiff model (model_type {kind!r})")
     if ours.get("format", FORMAT) != FORMAT:
         raise ValueError(
-            f"{folder / CONFIG} has format {ours['format']!r}, written by textdiff {ours.get('version')}; this is textdiff "
-            f"{__version__}, which reads format {FORMAT}: install that version"
+            f"{folder / CONFIG} has format {ours['format']!r}, written by textdiff "
+            f"{ours.get('version')}; this is textdiff {__version__}, which reads format {FORMAT}: "
+            "install that version"
         )
     if missing := {"process", "hyperschedule", "prediction", "length", "sha256"} - ours.keys():
         raise ValueError(
-            f"{folder / CONFIG} lacks {', '.join(sorted(missing))}: the folder is corrupt, write it again"
+            f"{folder / CONFIG} lacks {', '.join(sorted(missing))}: the folder is corrupt, write "
+            "it again"
         )
     return config, ours
 
@@ -138,11 +136,13 @@ def _check_file(folder: Path, name: str, expected: dict[str, str]) -> None:
             else ""
         )
         raise ValueError(
-            f"{str(folder)!r} holds no {name}: the folder is half-written, copy or write it again{seen}"
+            f"{str(folder)!r} holds no {name}: the folder is half-written, copy or write it "
+            f"again{seen}"
         )
     if sha256(path) != expected.get(name):
         raise ValueError(
-            f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write it again"
+            f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write "
+            "it again"
         )
 
 
@@ -167,7 +167,8 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder again"
+            f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder "
+            "again"
         ) from None
 
 

@@ -65,7 +65,8 @@ def _card(model: Model, folder: Path, name: str, license: str | None) -> str | N
         return card.render(model, folder, name, license or card.license_of(path) or UNKNOWN)
     if license is not None:
         raise ValueError(
-            f"{CARD} is not the one that textdiff wrote, and is kept as it is: state the license {license!r} there"
+            f"{CARD} is not the one that textdiff wrote, and is kept as it is: state the license "
+            f"{license!r} there"
         )
     return None
 
@@ -173,7 +174,8 @@ def push(
         api.create_repo(name, private=private or None, exist_ok=True)
         if private and not api.model_info(name).private:
             raise ValueError(
-                f"{name} is there already and public: nothing was uploaded; make it private on the Hub first"
+                f"{name} is there already and public: nothing was uploaded; make it private on the "
+                "Hub first"
             )
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)

@@ -54,14 +54,14 @@ def find(source: str | Path | Source) -> Source:
         return _checkpoint(path)
     if path.is_file():
         raise ValueError(
-            f"{text!r} is neither a model folder nor a .ckpt of textdiff: give the folder that holds model.safetensors; other kinds "
-            "of weights are not opened"
+            f"{text!r} is neither a model folder nor a .ckpt of textdiff: give the folder that "
+            "holds model.safetensors; other kinds of weights are not opened"
         )
     name, _, revision = text.partition("@")
     if not HUB_ID.fullmatch(name) or ".." in revision:
         raise ValueError(
-            f"there is no model folder {text!r}: give the folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id "
-            "user/name[@revision]"
+            f"there is no model folder {text!r}: give the folder that `textdiff fit` wrote, a "
+            ".ckpt in its checkpoints, or a Hub id user/name[@revision]"
         )
     return Source(text, _fetch(text, name, revision or None), Path("results") / text)
 
@@ -75,8 +75,8 @@ def _checkpoint(path: Path) -> Source:
                 f"{folder.resolve().name}/{path.name}", folder, folder / "results" / path.stem, path
             )
     raise ValueError(
-        f"{str(path)!r} stands alone: a checkpoint holds no tokenizer, so keep it in RUN/checkpoints or beside the config.json and the "
-        "tokenizer of its run"
+        f"{str(path)!r} stands alone: a checkpoint holds no tokenizer, so keep it in "
+        "RUN/checkpoints or beside the config.json and the tokenizer of its run"
     )
 
 
@@ -105,8 +105,14 @@ def hub_errors(what: str) -> Iterator[None]:
         if isinstance(error, LocalTokenNotFoundError) or (
             response is not None and response.status_code in (401, 403, 404)
         ):
-            remedy = "check the name, and log in with `hf auth login` or set HF_TOKEN (with write access, to push)"
+            remedy = (
+                "check the name, and log in with `hf auth login` or set HF_TOKEN (with write "
+                "access, to push)"
+            )
         else:
-            remedy = "check the name and the network, and unset HF_HUB_OFFLINE unless it is cached; then run the same again"
+            remedy = (
+                "check the name and the network, and unset HF_HUB_OFFLINE unless it is cached; "
+                "then run the same again"
+            )
         reason = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"{what} ({reason[0]}): {remedy}") from error

@@ -98,8 +98,8 @@ class TextDiffusionCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.get("weights_only") is False:
             raise ValueError(
-                "--weights_only false would run code from a checkpoint, which textdiff does not do: "
-                "leave it out"
+                "--weights_only false would run code from a checkpoint, which textdiff does not "
+                "do: leave it out"
             )
         # Lightning's own default would run code from a checkpoint at a URL.
         config.weights_only = True

@@ -1,0 +1,75 @@
+"""What a caller gets: finished sequences, put back into the order in which they were asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from ..generation.samples import Samples, Trajectory
+from ..generation.state import Denoised
+from ..generation.watching import Watch, ends_free
+from .requests import Batch
+
+
+@dataclass
+class Answers:
+    """The samples of one call of `generate`, taken in batch by batch.
+
+    Args:
+        wanted: the sequences that were asked for, [L] each, with MASK where a token is drawn.
+        mask_id: N.
+        eos: a sample whose drawn tokens are its tail ends where this one was drawn, if not None.
+        begin: when the drawing began, by `time.perf_counter`.
+    """
+
+    wanted: list[Tensor]
+    mask_id: int
+    eos: int | None
+    begin: float = field(default_factory=time.perf_counter)
+    ids: dict[int, Tensor] = field(default_factory=dict)
+    nfe: dict[int, int] = field(default_factory=dict)
+    trajectories: dict[int, Trajectory] = field(default_factory=dict)
+    body_rows: int = 0
+    head_rows: int = 0
+
+    def take(self, batch: Batch, done: Denoised, watch: Watch) -> None:
+        """Take the sequences of a batch, each up to its own end, with how they came about."""
+        self.body_rows += done.body_rows
+        self.head_rows += done.head_rows
+        for row, number in enumerate(batch.numbers):
+            whole = done.ids[row, : batch.ends[row]].cpu()
+            ids = cut(whole, self.wanted[number] == self.mask_id, self.eos)
+            self.ids[number] = ids
+            self.nfe[number] = int(done.nfe[row])
+            if (trajectory := watch.trajectory(row, len(ids))) is not None:
+                self.trajectories[number] = trajectory
+
+    def samples(self, decode: Callable[[Tensor], str], trajectories: bool) -> Samples:
+        """All of them, in order."""
+        order = range(len(self.wanted))
+        ids = [self.ids[number] for number in order]
+        texts = [decode(row) for row in ids]
+        drawn = [self.wanted[number][: len(ids[number])] == self.mask_id for number in order]
+        return Samples(
+            ids,
+            texts,
+            nfe=[self.nfe[number] for number in order],
+            seconds=time.perf_counter() - self.begin,
+            tokens=sum(int(row.sum()) for row in drawn),
+            body_rows=self.body_rows,
+            head_rows=self.head_rows,
+            trajectories=[self.trajectories[number] for number in order] if trajectories else None,
+        )
+
+
+def cut(ids: Tensor, free: Tensor, eos: int | None) -> Tensor:
+    """A sequence up to the first drawn end of text, which stays; a text with gaps to fill is not
+    cut.
+    """
+    if eos is None or not ends_free(free):
+        return ids
+    ended = (free & (ids == eos)).nonzero()
+    return ids[: int(ended[0]) + 1] if len(ended) else ids
