@@ -119,13 +119,14 @@ def last_word(
         raise ValueError("there is no passage to complete")
     by_shape: dict[tuple[int, int], list[int]] = {}
     for number in range(ranks.rank(), len(items), ranks.world_size()):
-        ids, last = items[number]
-        by_shape.setdefault((len(ids), last), []).append(number)
+        tokens, last = items[number]
+        by_shape.setdefault((len(tokens), last), []).append(number)
     counts = torch.zeros(3, dtype=torch.float64)
     for (_, last), numbers in by_shape.items():
-        for part in torch.tensor(numbers).split(batch_size):
-            ids = torch.tensor([items[number][0] for number in part.tolist()], device=model.device)
-            right = _right(model, schedule, ids, last, part.to(model.device))
+        for begin in range(0, len(numbers), batch_size):
+            part = numbers[begin : begin + batch_size]
+            ids = torch.tensor([items[number][0] for number in part], device=model.device)
+            right = _right(model, schedule, ids, last, torch.tensor(part, device=model.device))
             counts += torch.tensor([float(right), len(part), last * len(part)], dtype=torch.float64)
             on_batch(len(part))
     correct, count, tokens = ranks.total(counts).tolist()

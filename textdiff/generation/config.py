@@ -119,13 +119,12 @@ class GenerationConfig:
         chosen = [filters.temperature(self.temperature)]
         if self.suppress_tokens:
             chosen.insert(0, filters.banned(*self.suppress_tokens))
-        for make, value in (
-            (filters.top_k, self.top_k),
-            (filters.top_p, self.top_p),
-            (filters.min_p, self.min_p),
-        ):
-            if value is not None:
-                chosen.append(make(value))
+        if self.top_k is not None:
+            chosen.append(filters.top_k(self.top_k))
+        if self.top_p is not None:
+            chosen.append(filters.top_p(self.top_p))
+        if self.min_p is not None:
+            chosen.append(filters.min_p(self.min_p))
         return filters.compose(*chosen)
 
     def schedule(self, trained: Hyperschedule) -> Hyperschedule:
@@ -133,12 +132,12 @@ class GenerationConfig:
         chosen = self.hyperschedule or trained
         if self.max_denoising_steps is None:
             return chosen
-        if "levels" not in {f.name for f in dataclasses.fields(chosen)}:  # type: ignore[arg-type]
+        if "levels" not in {f.name for f in dataclasses.fields(chosen)}:
             raise ValueError(
                 f"max_denoising_steps={self.max_denoising_steps} sets the levels of a window, "
                 f"which {chosen} derives"
             )
-        return replace(chosen, levels=self.max_denoising_steps)  # type: ignore[call-arg, type-var]
+        return replace(chosen, levels=self.max_denoising_steps)  # type: ignore[call-arg]
 
     def as_dict(self) -> dict[str, Any]:
         """What differs from the defaults, as plain values for generation_config.json."""

@@ -161,7 +161,7 @@ class _Loop:
         goal = None if own_times else self.plan.times(k)
         for stage_number, stage in enumerate(stages):
             number = (k * REPEATS + visit) * len(stages) + stage_number
-            self.advance(stage, k, self.step(number, place, goal))
+            self.advance(stage, k, self.step(number, place, goal), place)
         if not own_times:
             return True
         return not bool((self.sequences.of(self.sequences.t)[:, place] > 0).any())
@@ -177,9 +177,11 @@ class _Loop:
         noise = replace(self.noise, example=example, step=number, place=place)
         return Step(self.process, ids[:, place], t, s=s, N=N, noise=noise, ids=ids)
 
-    def advance(self, stage: Sampler, k: int, step: Step) -> None:
-        """Take a step in call k of the schedule, and tell of it if it took a network call."""
-        sequences, place = self.sequences, step.noise.place
+    def advance(self, stage: Sampler, k: int, step: Step, place: Tensor) -> None:
+        """Take a step of the positions `place` [W] in call k of the schedule, and tell of it if it
+        took a network call.
+        """
+        sequences = self.sequences
         rows = stage.rows(step)
         called = bool(rows.any())
         logits = torch.empty(0, step.N, device=step.z.device)

@@ -59,7 +59,7 @@ class ACS(Ancestral):
                 "token such as 1.0"
             )
         value = self.eta if self.eta is not None else self.rate
-        if not value >= 0:
+        if value is None or not value >= 0:
             raise ValueError(f"eta and rate must be >= 0, got {value!r}")
 
     def __repr__(self) -> str:
@@ -84,16 +84,19 @@ class ACS(Ancestral):
         """
         masks = step.process.masks
         ratio = step.over_mask(step.after.mask) if masks else step.s / step.t
-        share = self.eta
-        if share is None:
-            share = -torch.expm1(-self.rate * (step.t - step.s))
-        e = torch.where(step.moving, ratio * share, 0.0)
+        if self.eta is None:
+            return torch.where(step.moving, ratio * self._corrected(step), 0.0)
+        e = torch.where(step.moving, ratio * self.eta, 0.0)
         if e.numel() and e.max() > 1:
             most = float(e.max())
             raise ValueError(
                 f"eta m_s/m_t = {most:g} exceeds 1 in a step: choose eta <= {self.eta / most:g}"
             )
         return e
+
+    def _corrected(self, step: Step) -> Tensor:
+        """1 - exp(-C (t - s)): at a rate C some correction falls into the step; [B, W]."""
+        return -torch.expm1(-(self.rate or 0.0) * (step.t - step.s))
 
     def candidates(self, step: Step) -> Tensor:
         """The visible tokens whose logits a redraw may need, [B, W] bool: here those redrawn."""
