@@ -25,7 +25,9 @@ from ..generation.state import State
 from ..generation.watching import Watch
 from ..hyperschedule import Hyperschedule, same_visibility
 from ..noise import Noise, seed_from
+from ..objective import Measured
 from ..process import Process
+from .measuring import measure_texts
 from .requests import MASK_TEXT, _batches, _cut, check_tokenizer
 
 BAR = {"desc": "sampling", "unit": "token", "leave": False}
@@ -239,6 +241,18 @@ class Model:
             paths if config.output_trajectory else None,
         )
 
+    def measure(self, texts: str | Sequence[str], **options: Any) -> list[Measured]:
+        """Every bound on -log p of some texts that can be stated, nats per token.
+
+        Args:
+            texts: a document or several; put into rows as in training.
+            options: those of `textdiff.model.measuring.measure_texts`.
+
+        Raises:
+            ValueError: if there is no text, or an option is out of range.
+        """
+        return measure_texts(self, texts, **options)
+
     def _check(self, config: GenerationConfig) -> None:
         for stage in config.sampler.stages:
             require(self.prediction, stage.prediction, stage)
@@ -272,10 +286,9 @@ class Model:
                 f"{L} tokens are more than the {self.length} of training: later positions were never seen",
                 stacklevel=3,
             )
-        try:
+        same = schedule == self.hyperschedule
+        if not same and schedule.fits(L) and self.hyperschedule.fits(L):
             same = same_visibility(self.hyperschedule, schedule, L)
-        except ValueError:  # start steps given one by one fit one length only
-            same = schedule == self.hyperschedule
         if not same:
             warnings.warn(
                 f"this model was trained under {self.hyperschedule}; under {schedule} its calls see other contexts and windows "

@@ -34,11 +34,10 @@ def _batches(given: list[Tensor], batch_size: int, schedule: Hyperschedule) -> l
 def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:
     if short == long:
         return True
-    try:
-        start = schedule.start(long)
-        return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
-    except ValueError:  # start steps given one by one fit one length only
+    if not (schedule.fits(short) and schedule.fits(long)):
         return False
+    start = schedule.start(long)
+    return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
 
 
 def _cut(ids: Tensor, free: Tensor, eos: int | None) -> Tensor:
