@@ -35,6 +35,7 @@ from textdiff.network import Transformer
 from textdiff.noise import Noise
 from textdiff.objective import (
     Batch,
+    Bound,
     Estimator,
     MaskCount,
     Nelbo,
@@ -42,7 +43,6 @@ from textdiff.objective import (
     Stratified,
     WeightedCrossEntropy,
 )
-from textdiff.objective.bounds import row_sum
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Process
 
 CASES: dict[str, tuple[Process, Hyperschedule, Objective, Estimator, str]] = {
@@ -174,12 +174,11 @@ class Ours(Runner):
             batch, self.process, self.schedule, self.options.vocabulary, Noise(0, batch.slot)
         )
         before, begin = self.seconds["body"], self.now()
-        total, values = row_sum(
-            self.model, batch, draw, self.objective, self.process, self.schedule
-        )
+        bound = Bound("loss", self.process, self.schedule, self.objective, self.estimator)
+        nats = bound.at(self.model, batch, draw)
         self.seconds["head"] += self.now() - begin - (self.seconds["body"] - before)
-        self.supervised += int((values != 0).sum())
-        return total / self.ids.numel()
+        self.supervised += int((nats.values != 0).sum())
+        return nats.total / self.ids.numel()
 
 
 def make(name: str, options: argparse.Namespace) -> Runner:

@@ -22,7 +22,7 @@ from textdiff.commands.cli import main
 from textdiff.data import Corpus, TokenizerSpec
 from textdiff.estimator import Estimator
 from textdiff.hyperschedule import Hyperschedule
-from textdiff.model.reference import measure
+from textdiff.model.reference import compute
 from textdiff.network import Architecture
 from textdiff.objective import Objective
 from textdiff.process import Process
@@ -125,7 +125,7 @@ def test_a_model_draws_and_measures_what_it_did(source):
     found = model.generate(expected["prompts"], **expected["options"])
     assert [row.tolist() for row in found.ids] == expected["ids"]
     assert found.nfe == expected["nfe"]
-    assert measure(model) == pytest.approx(expected["bounds"], rel=1e-6)
+    assert compute(model) == pytest.approx(expected["bounds"], rel=1e-6)
 
 
 @inside
@@ -208,7 +208,7 @@ def test_a_run_is_resumed():
     assert losses("run") == pytest.approx(expected["losses"], rel=1e-4)
     model = textdiff.load("run")
     model.network.double()
-    assert measure(model) == pytest.approx(expected["bounds"], rel=1e-4)
+    assert compute(model) == pytest.approx(expected["bounds"], rel=1e-4)
 
 
 @inside

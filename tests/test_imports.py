@@ -33,7 +33,7 @@ BELOW = {
     "data": ("noise", "spec", "files"),
     "viewer": ("generation", "hyperschedule", "figures"),
     "model": (
-        *("generation", "objective", "network", "denoiser", "samplers", "process"),
+        *("generation", "objective", "network", "denoiser", "samplers", "process", "data"),
         *("hyperschedule", "noise", "spec", "files"),
     ),
     "convert": (

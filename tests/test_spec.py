@@ -31,7 +31,6 @@ from textdiff.objective import (
     MaskCount,
     Nelbo,
     Objective,
-    PublishedScoreEntropy,
     ScoreEntropy,
     Stratified,
     WeightedCrossEntropy,
@@ -91,7 +90,7 @@ OBJECTS = {
         Slide(5, "3/2"),
         StartSteps(2, (0, 3, 1)),
     ],
-    Objective: [Nelbo(), WeightedCrossEntropy(0.5), ScoreEntropy(), PublishedScoreEntropy()],
+    Objective: [Nelbo(), WeightedCrossEntropy(0.5), ScoreEntropy()],
     Sampler: [
         Ancestral(),
         ACS(eta=0.1),

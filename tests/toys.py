@@ -2,8 +2,8 @@
 formulas of maths.md 1-4 alone.
 
 States are [S, d] tables of ids 0..N (N = MASK). Nothing here calls a process, an objective, a call
-or a sampler of textdiff (`law_of` excepted, which is the instrument that reads a sampler's law):
-kernels and marginals come from `enumeration`.
+or a sampler of textdiff (`law_of` excepted, which is the instrument that reads a sampler's law, and
+`a_bound`, which is what is tested): kernels and marginals come from `enumeration`.
 """
 
 import math
@@ -19,6 +19,7 @@ from textdiff.hyperschedule import (
 )
 from textdiff.network import Transformer, TransformerDenoiser
 from textdiff.noise import Stream
+from textdiff.objective import Bound, Estimator, Nelbo, Objective, Stratified
 from textdiff.process import (
     EpsilonHybrid,
     Process,
@@ -88,6 +89,16 @@ class SetNetwork:
 def toy(process: Process, N: int = 3, seed: int = 0, scale: float = 1.0) -> SetNetwork:
     """A random network that sees t where the process wants it."""
     return SetNetwork(N, process.needs_time, seed, scale)
+
+
+def a_bound(
+    process: Process,
+    schedule: Hyperschedule,
+    objective: Objective = Nelbo(),  # noqa: B008 - frozen
+    estimator: Estimator = Stratified(),  # noqa: B008
+) -> Bound:
+    """A bound whose name does not matter."""
+    return Bound("a bound", process, schedule, objective, estimator)
 
 
 def random_transformer(N: int, sees_time: bool, **shape: object) -> TransformerDenoiser:

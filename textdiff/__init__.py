@@ -3,9 +3,10 @@
 import textdiff
 model = textdiff.load("runs/quickstart")  # .to("cuda")
 print(model.generate("To be", num_return_sequences=3).texts)
+print(model.measure("To be, or not to be: that is the question.")[0].perplexity)
 
-Here: load, save, export, push, Model, Samples. Processes, hyperschedules and samplers are in the
-modules of these names.
+Here: load, save, export, push, measure, Model, Samples. Processes, hyperschedules and samplers are
+in the modules of these names.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from .registration import register
 
 if TYPE_CHECKING:
     from .generation.samples import Samples
-    from .model.folder import load, save
+    from .model.folder import load, measure, save
     from .model.hub import export, push
     from .model.model import Model
 
-__all__ = ["Model", "Samples", "export", "load", "push", "save"]
+__all__ = ["Model", "Samples", "export", "load", "measure", "push", "save"]
 
 _HOME = {
     "load": "model.folder",
     "save": "model.folder",
+    "measure": "model.folder",
     "export": "model.hub",
     "push": "model.hub",
     "Model": "model.model",

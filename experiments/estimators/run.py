@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,9 +29,9 @@ from textdiff.data import Benchmark, TextData
 from textdiff.evaluation.perplexity import measure
 from textdiff.model.model import Model
 from textdiff.noise import RUN, Noise
-from textdiff.objective import Batch, MaskCount, Stratified
-from textdiff.objective.bounds import bounds, sequence_nats
-from textdiff.objective.chain_rule import order_nats
+from textdiff.objective import Batch, Bound, MaskCount, Stratified
+from textdiff.objective.bounds import bounds
+from textdiff.objective.chain_rule import RandomOrders
 
 HERE = Path(__file__).resolve().parent
 MODELS = HERE.parent / "six_models" / "models"
@@ -84,34 +85,22 @@ def spread(estimates: list[float], calls: float) -> dict[str, float]:
 def spreads(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str, float]]:
     """Every way of drawing, on one model's own bound."""
     model = textdiff.load(MODELS / name)
-    batch, schedule = rows(model, ROWS, data_dir), model.hyperschedule
-    process, objective = bounds(model.process)["nelbo"]
-    tokens, found = int(batch.scored.sum()), {}
+    batch = rows(model, ROWS, data_dir)
+    tokens = int(batch.scored.sum())
+    nelbo = bounds(model.process, model.hyperschedule, model.length)["nelbo"]
+    orders = RandomOrders.of(nelbo, "random orders")
+
+    def one(bound: Bound, placed: Callable[[Batch, int], Batch], seed: int) -> float:
+        here, noise = placed(batch, seed), Noise(seed, batch.example)
+        return float(bound.nats(model.network, here, noise).values.sum()) / tokens
+
     each: dict[str, tuple[Callable[[int], float], float]] = {}
     for way, (estimator, placed) in WAYS.items():
-
-        def one(seed: int, estimator: object = estimator, placed: Callable = placed) -> float:
-            here, noise = placed(batch, seed), Noise(seed, batch.example)
-            return (
-                float(
-                    sequence_nats(
-                        model.network, here, process, schedule, objective, estimator, noise
-                    ).sum()
-                )
-                / tokens
-            )
-
-        each[way] = (one, 1 + bool(process.atom))
-    if not process.atom:
-        each["chain rule of random orders"] = (
-            lambda seed: (
-                float(
-                    order_nats(model.network, batch, schedule, Noise(seed, batch.example))[0].sum()
-                )
-                / tokens
-            ),
-            model.length,
-        )
+        drawn = replace(nelbo, estimator=estimator)
+        each[way] = (partial(one, drawn, placed), 1 + bool(model.process.atom))
+    if not model.process.atom:
+        each["chain rule of random orders"] = (partial(one, orders, alone), model.length)
+    found = {}
     for way, (one, calls) in each.items():
         count = max(8, round(seeds / calls)) if calls > 2 else seeds
         found[way] = spread(

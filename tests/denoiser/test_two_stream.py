@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 from catalogue import any_order, layouts
+from toys import a_bound
 
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.training_rows import training_call
@@ -15,7 +16,6 @@ from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, StartSteps
 from textdiff.network import Transformer
 from textdiff.noise import Noise
 from textdiff.objective import Batch, MaskCount, Nelbo, Stratified
-from textdiff.objective.bounds import row_sum, sequence_nats
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid
 
 N, L, B = 5, 8, 3
@@ -128,7 +128,7 @@ def test_22_the_bound_of_block_is_the_sum_of_conditional_block_bounds():
     x = torch.randint(0, N, (B, L), generator=torch.Generator().manual_seed(3))
     batch = Batch(x, torch.arange(B), torch.arange(B))
     draw = Stratified()(batch, process, schedule, N, Noise(0, batch.example))
-    values = row_sum(net, batch, draw, Nelbo(), process, schedule)[1]
+    values = a_bound(process, schedule).at(net, batch, draw).values
     first = Batch(x[:, :4], batch.example, batch.slot)
     cut = type(draw)(
         draw.z[:, :4],
@@ -137,7 +137,7 @@ def test_22_the_bound_of_block_is_the_sum_of_conditional_block_bounds():
         schedule.plan(4).tiling(torch.zeros(1, 1)),
         draw.factor,
     )
-    alone = row_sum(net, first, cut, Nelbo(), process, schedule)[1]
+    alone = a_bound(process, schedule).at(net, first, cut).values
     torch.testing.assert_close(values[:, :4], alone, atol=1e-10, rtol=0)
 
 
@@ -153,9 +153,11 @@ def test_23_mask_count_per_block_and_fine_steps_agree(layout, process):
     estimates = []
     for schedule, estimator in ((Block(2, 8), MaskCount()), (Block(2, 64), Stratified())):
         with torch.no_grad():
-            nats = sequence_nats(
-                net, batch, process, schedule, Nelbo(), estimator, Noise(0, batch.example)
-            ).sum(-1)
+            nats = (
+                a_bound(process, schedule, Nelbo(), estimator)
+                .nats(net, batch, Noise(0, batch.example))
+                .values.sum(-1)
+            )
         estimates.append((nats.mean(), nats.std() / n**0.5))
     (a, error_a), (b, error_b) = estimates
     assert abs(a - b) < 5 * (error_a**2 + error_b**2) ** 0.5 + 0.03  # 64 steps are not the limit

@@ -14,19 +14,19 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
-from toys import random_transformer
+from toys import a_bound, random_transformer
 
 import textdiff
 from textdiff.commands.cli import main
 from textdiff.data import BPE, Files, TextData
+from textdiff.data.text_bytes import text_bytes
 from textdiff.denoiser.prediction import Prediction
-from textdiff.evaluation import curves, perplexity
-from textdiff.evaluation.text_bytes import text_bytes
+from textdiff.evaluation import perplexity
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.model.model import Model
 from textdiff.noise import Noise, Stream
-from textdiff.objective import Batch, Nelbo, Stratified, chain_rule
-from textdiff.objective.bounds import sequence_nats
+from textdiff.objective import Batch, chain_rule
+from textdiff.objective.curve import level_bins, place_bins
 
 MODELS = sorted(path.stem for path in tiny.CONFIGS.glob("model/*.yaml"))
 
@@ -86,7 +86,7 @@ def test_an_untrained_network_is_at_log_n(name):
 
 
 def test_autoregression_is_the_cross_entropy():
-    """Computed again with nothing of textdiff but the network: shift, causal pass, cross-entropy."""
+    """Computed again with nothing of textdiff but the network: shift, causal pass, logarithm."""
     model = untrained("ar", 0.3)
     ids = torch.cat([batch.ids for batch in rows(8)()])
     begin = torch.full((len(ids), 1), model.tokenizer.bos_token_id)
@@ -188,15 +188,13 @@ def test_loss_and_bound_agree():
         draws = torch.tensor(
             [
                 float(
-                    sequence_nats(
+                    a_bound(model.process, schedule)
+                    .nats(
                         model.network,
                         replace(batch, slot=batch.slot + 8 * step),
-                        model.process,
-                        schedule,
-                        Nelbo(),
-                        Stratified(),
                         Noise(7, batch.slot + 8 * step),
-                    ).sum()
+                    )
+                    .values.sum()
                 )
                 for step in range(150)
             ]
@@ -335,14 +333,14 @@ def test_curves_add_up():
 
 
 def test_long_rows_are_put_together():
-    bins = curves.place_bins(1000)
+    bins = place_bins(1000)
     assert (
         bins[0] == 0
         and bins[-1] == 63
         and bool((bins.diff() >= 0).all())
         and bins.bincount().min() >= 15
     )
-    assert curves.level_bins(
+    assert level_bins(
         torch.tensor([1e-12, 1 / 16, 1 / 16 + 1e-9, 1.0], dtype=torch.float64)
     ).tolist() == [0, 0, 1, 15]
 

@@ -7,7 +7,7 @@ import torch
 from catalogue import name
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from toys import random_transformer
+from toys import a_bound, random_transformer
 
 import textdiff.denoiser.head as head
 import textdiff.network
@@ -28,7 +28,6 @@ from textdiff.objective import (
     least_variance,
     nelbo_integrand,
 )
-from textdiff.objective.bounds import row_sum, sequence_nats
 from textdiff.objective.estimators import Draw
 from textdiff.process import (
     GIDD,
@@ -183,7 +182,8 @@ def test_rows_without_loss_never_reach_the_head(objective, monkeypatch):
     ids, valid = torch.randint(6, (8, 20)), torch.arange(20).expand(8, -1) < 15
     batch = Batch(ids, torch.arange(8), torch.arange(8), valid)
     draw = Stratified()(batch, process, schedule, 6, Noise(0, batch.example))
-    total, values = row_sum(net, batch, draw, objective, process, schedule)
+    drawn = a_bound(process, schedule, objective).at(net, batch, draw)
+    total, values = drawn.total, drawn.values
     masked = draw.z == 6
     assert counted == [int(masked.sum())]
     assert 0 < counted[0] < 8 * 15
@@ -196,7 +196,8 @@ def test_a_batch_in_which_no_row_has_a_value_gives_zero_gradients():
     batch = batch_of(torch.randint(6, (2, 4)))
     t = torch.full((2, 4), 0.5).double()
     draw = Draw(batch.ids, t, None, schedule.plan(4).tiling(torch.zeros(1, 1)), 1.0)
-    total, values = row_sum(net, batch, draw, Nelbo(), process, schedule)
+    drawn = a_bound(process, schedule).at(net, batch, draw)
+    total, values = drawn.total, drawn.values
     total.backward()
     assert total == 0
     assert not values.any()
@@ -232,9 +233,11 @@ def test_an_untrained_networks_bound_is_near_log_n(process, schedule, tie, sees_
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
     estimator = least_variance(process, schedule, L, sees_time=sees_time)
     with torch.no_grad():
-        nats = sequence_nats(
-            net, batch, process, schedule, Nelbo(), estimator, Noise(1, batch.example)
-        ).mean(-1)
+        nats = (
+            a_bound(process, schedule, Nelbo(), estimator)
+            .nats(net, batch, Noise(1, batch.example))
+            .values.mean(-1)
+        )
     error = float(nats.view(-1, 64).mean(-1).std() / math.sqrt(B / 64))
     assert abs(float(nats.mean()) - math.log(N)) < 0.1 + 5 * error
     assert error < 0.2
@@ -253,9 +256,7 @@ def test_an_untrained_tied_head_costs_no_more_than_a_zero_one(process, sees_time
     for tie in (False, True):
         net = untrained(N, sees_time, width=256, heads=4, layers=1, tie=tie).eval()
         with torch.no_grad():
-            nats = sequence_nats(
-                net, batch, process, Flat(), Nelbo(), Stratified(), Noise(1, batch.example)
-            )
+            nats = a_bound(process, Flat()).nats(net, batch, Noise(1, batch.example)).values
         found.append(float(nats.mean()))
     assert abs(found[1] - found[0]) < 0.1
 
@@ -272,9 +273,11 @@ def test_an_untrained_score_networks_bound_is_near_log_n(sees_time):
     net = untrained(N, sees_time, width=64, heads=4).eval()
     batch = batch_of(torch.randint(N, (B, L), generator=torch.Generator().manual_seed(1)))
     with torch.no_grad():
-        nats = sequence_nats(
-            net, batch, process, Flat(), ScoreEntropy(), Stratified(), Noise(1, batch.example)
-        ).mean(-1)
+        nats = (
+            a_bound(process, Flat(), ScoreEntropy())
+            .nats(net, batch, Noise(1, batch.example))
+            .values.mean(-1)
+        )
     error = float(nats.view(-1, 64).mean(-1).std() / math.sqrt(B / 64))
     assert abs(float(nats.mean()) - math.log(N)) < 0.1 + 5 * error
 
@@ -354,7 +357,8 @@ def test_bfloat16_autocast_trains(process, tie):
         net = network(sees_time=process.needs_time, dtype=torch.float32, tie=tie)
         draw = Stratified()(batch, process, schedule, 6, Noise(0, batch.example))
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            total, values = row_sum(net, batch, draw, Nelbo(), process, schedule)
+            drawn = a_bound(process, schedule).at(net, batch, draw)
+            total, values = drawn.total, drawn.values
         total.backward()
         assert values.dtype == torch.float64
         gradients = [parameter.grad for parameter in net.parameters()]
@@ -417,7 +421,7 @@ def test_a_toy_learns_a_deterministic_text():
         draw = least_variance(process, schedule, 16)(
             batch, process, schedule, 8, Noise(0, batch.example, step)
         )
-        total, _ = row_sum(net, batch, draw, Nelbo(), process, schedule)
+        total = a_bound(process, schedule).at(net, batch, draw).total
         optimiser.zero_grad()
         (total / batch.ids.numel()).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 1.0)

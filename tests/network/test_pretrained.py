@@ -14,6 +14,7 @@ import tiny
 import torch
 import yaml
 from torch.nn.functional import cross_entropy, pad
+from toys import a_bound
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -34,8 +35,7 @@ from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, TightBlock
 from textdiff.model.model import Model
 from textdiff.network import Pretrained
 from textdiff.noise import Noise
-from textdiff.objective import Batch, Nelbo, Stratified
-from textdiff.objective.bounds import row_sum, sequence_nats
+from textdiff.objective import Batch, Stratified
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid
 from textdiff.samplers import Ancestral
 
@@ -138,9 +138,7 @@ def test_step_0_is_transformers_own_law(base, sees_time):
         logits = theirs(ids).logits
         torch.testing.assert_close(net(ids, torch.rand(ids.shape)), logits, atol=1e-5, rtol=0)
         batch = Batch(x, torch.arange(B), torch.arange(B))
-        nats = sequence_nats(
-            net, batch, Absorbing(), QuenchedAR(), Nelbo(), Stratified(), Noise(0, batch.example)
-        )
+        nats = a_bound(Absorbing(), QuenchedAR()).nats(net, batch, Noise(0, batch.example)).values
     expected = cross_entropy(logits.transpose(1, 2), x, reduction="none").double()
     torch.testing.assert_close(nats, expected, atol=1e-5, rtol=0)
 
@@ -282,7 +280,7 @@ def test_gradients_reach_every_weight_with_and_without_recomputation(base, sched
         assert all(block.gradient_checkpointing == recompute for block in net.blocks)
         batch, process = Batch(tokens(), torch.arange(B), torch.arange(B)), EpsilonHybrid(0.3)
         draw = Stratified()(batch, process, schedule, N, Noise(0, batch.example))
-        row_sum(net, batch, draw, Nelbo(), process, schedule)[0].backward()
+        a_bound(process, schedule).at(net, batch, draw).total.backward()
         found.append({name: parameter.grad for name, parameter in net.named_parameters()})
     assert all(grad is not None and grad.abs().max() > 0 for grad in found[0].values())
     for name, grad in found[0].items():

@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 from toys import (
     FixedNoise,
     SetNetwork,
+    a_bound,
     any_order_law,
     atom_term,
     integrand,
@@ -48,7 +49,7 @@ from textdiff.objective import (
     WeightedCrossEntropy,
     least_variance,
 )
-from textdiff.objective.bounds import bounds, estimate, reconstruction, row_sum, sequence_nats
+from textdiff.objective.bounds import bounds
 from textdiff.objective.estimators import Draw
 from textdiff.process import (
     GIDD,
@@ -84,7 +85,8 @@ def objective_bound(
         tiling = schedule.plan(d).tiling(torch.full((1, 1), float(offset)))
         t = (tiling.level / schedule.T).expand(len(every_x), d)
         draw = Draw(every_z, t, t - 1 / schedule.T, tiling, float(schedule.T))
-        summed, table = row_sum(net, batch_of(every_x), draw, objective, process, schedule)
+        drawn = a_bound(process, schedule, objective).at(net, batch_of(every_x), draw)
+        summed, table = drawn.total, drawn.values
         assert float(summed) == pytest.approx(float(table.sum()), rel=1e-9)
         values = table.sum(-1).view(len(x), len(z))
         weight = noisy_law(process, x, (tiling.level[0] / schedule.T).tolist(), N)
@@ -92,7 +94,7 @@ def objective_bound(
     return total
 
 
-# -------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 20-22: the T-step bound
 
 
@@ -148,14 +150,10 @@ def test_21_quenched_absorbing_is_the_chain_rule():
     torch.testing.assert_close(
         objective_bound(net, Absorbing(), QuenchedAR(), d, Nelbo()), exact, rtol=0, atol=1e-12
     )
-    one_draw = sequence_nats(
-        net,
-        batch_of(x),
-        Absorbing(),
-        QuenchedAR(),
-        Nelbo(),
-        Stratified(),
-        Noise(0, torch.arange(len(x))),
+    one_draw = (
+        a_bound(Absorbing(), QuenchedAR())
+        .nats(net, batch_of(x), Noise(0, torch.arange(len(x))))
+        .values
     )
     torch.testing.assert_close(one_draw.sum(-1), exact, rtol=0, atol=1e-12)
 
@@ -172,7 +170,7 @@ def test_21_shifted_layout_is_a_plain_causal_language_model(process):
     inputs = torch.cat([torch.full((6, 1), net.bos), x[:, :-1]], 1)
     expected = cross_entropy(net(inputs).transpose(1, 2), x, reduction="none")
     noise = Noise(0, torch.arange(6))
-    found = sequence_nats(net, batch_of(x), process, QuenchedAR(), Nelbo(), Stratified(), noise)
+    found = a_bound(process, QuenchedAR()).nats(net, batch_of(x), noise).values
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
@@ -233,7 +231,7 @@ def test_22_one_block_is_flat_and_unit_blocks_are_quenched(process):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
-# -----------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 23: the estimators
 
 
@@ -298,9 +296,11 @@ def test_23_stratified_t_step_draws_average_to_the_bound(process, schedule, end,
             lambda _seed, _key, slot, u=u: u.unsqueeze(-1).expand(slot.shape),
         )
         batch = batch_of(x.expand(rows, -1))
-        nats = sequence_nats(
-            net, batch, process, schedule, Nelbo(), Stratified(True), FixedNoise(noise.tables)
-        ).sum(-1)
+        nats = (
+            a_bound(process, schedule, Nelbo(), Stratified(True))
+            .nats(net, batch, FixedNoise(noise.tables))
+            .values.sum(-1)
+        )
         found += float((noise.weight * nats).sum()) / schedule.T
     assert found == pytest.approx(float(exact), abs=1e-12)
 
@@ -337,9 +337,11 @@ def mask_count_expectation(net, process, objective: Objective, x: Tensor, monkey
         lambda _seed, _key, slot: u.unsqueeze(-1).expand(slot.shape),
     )
     batch = batch_of(x.expand(len(u), -1))
-    nats = sequence_nats(
-        net, batch, process, Flat(), objective, MaskCount(), FixedNoise(tables)
-    ).sum(-1)
+    nats = (
+        a_bound(process, Flat(), objective, MaskCount())
+        .nats(net, batch, FixedNoise(tables))
+        .values.sum(-1)
+    )
     assert weight.sum() == pytest.approx(1, abs=1e-12)
     return float((weight * nats).sum())
 
@@ -369,9 +371,11 @@ def monte_carlo(
 ) -> tuple[float, float]:
     """Mean and standard error; the 64 slots of a stratum are one sample."""
     batch = batch_of(x.expand(rows // 64 * 64, -1))
-    nats = sequence_nats(
-        net, batch, process, schedule, objective, estimator, Noise(1, batch.example)
-    ).sum(-1)
+    nats = (
+        a_bound(process, schedule, objective, estimator)
+        .nats(net, batch, Noise(1, batch.example))
+        .values.sum(-1)
+    )
     groups = nats.view(-1, 64).mean(-1)
     return float(groups.mean()), float(groups.std() / math.sqrt(len(groups)))
 
@@ -425,7 +429,9 @@ def test_23_a_sequences_value_knows_neither_batch_nor_order_nor_padding(
         ids = torch.nn.functional.pad(x[index], (0, padding), value=3)
         valid = (torch.arange(L + padding) < L).expand(len(rows), -1) if padding else None
         batch = Batch(ids, index, index, valid)
-        values = sequence_nats(net, batch, process, schedule, Nelbo(), estimator, Noise(3, index))
+        values = (
+            a_bound(process, schedule, Nelbo(), estimator).nats(net, batch, Noise(3, index)).values
+        )
         assert (values[:, L:] == 0).all(), "padding has a value"
         return values[:, :L]
 
@@ -447,7 +453,7 @@ def test_23_ignored_padding_has_no_value_and_no_gradient():
         ids = torch.cat([x[:, :6], torch.full((3, 2), filler)], 1)
         batch = batch_of(ids, valid=(torch.arange(8) < 6).expand(3, -1))
         draw = Stratified()(batch, process, schedule, 6, Noise(0, batch.example))
-        total, _ = row_sum(net, batch, draw, Nelbo(), process, schedule)
+        total = a_bound(process, schedule).at(net, batch, draw).total
         gradients.append(torch.autograd.grad(total, net.blocks[0].qkv.weight)[0])
     torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
 
@@ -457,7 +463,9 @@ def test_23_reconstruction_is_drawn_anew_with_every_draw():
     process, net = EpsilonHybrid(0.3), SetNetwork()
     batch = batch_of(torch.zeros(64, 4, dtype=torch.int64))
     draws = [
-        reconstruction(net, batch, process, Flat(), Noise(0, batch.example, step=step))[1]
+        a_bound(process, Flat())
+        .reconstruction(net, batch, Noise(0, batch.example, step=step))
+        .values
         for step in range(2)
     ]
     assert not torch.equal(*draws)
@@ -485,14 +493,14 @@ def t_step_bound(net: SetNetwork, process: Process, x: Tensor, T: int) -> float:
     t = torch.arange(1, T + 1).double().repeat_interleave(len(z))[:, None].expand(-1, d) / T
     batch = batch_of(x.expand(len(t), -1))
     draw = Draw(z.repeat(T, 1), t, t - 1 / T, Flat(T).plan(d).tiling(torch.zeros(1, 1)), float(T))
-    values = row_sum(net, batch, draw, Nelbo(), process, Flat(T))[1].sum(-1).view(T, -1)
+    values = a_bound(process, Flat(T)).at(net, batch, draw).values.sum(-1).view(T, -1)
     weight = torch.cat(
         [noisy_law(process, x[None], [level / T] * d, N) for level in range(1, T + 1)]
     )
     return float(torch.where(weight > 0, weight * values, 0.0).sum() / T + d * process.prior_kl(N))
 
 
-# -------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # 26, 27: honest bounds
 
 
@@ -502,12 +510,12 @@ def test_26_b2_and_b3_bound_their_processes(seed, monkeypatch):
     p_b2, p_b3 = any_order_law(net, 0.3, d)
     assert p_b2.sum() == pytest.approx(1, abs=1e-12)
     assert p_b3.sum() == pytest.approx(1, abs=1e-12)
-    found = bounds(process)
+    found = bounds(process, Flat(), d)
     for number in (0, 5, 10, 19):
         x = sequences(3, d)[number]
         nats = {
-            key: mask_count_expectation(net, p, objective, x, monkeypatch)
-            for key, (p, objective) in found.items()
+            key: mask_count_expectation(net, bound.process, bound.objective, x, monkeypatch)
+            for key, bound in found.items()
         }
         assert nats["b2"] >= -float(p_b2[number].log()) - 1e-12
         assert nats["nelbo"] >= -float(p_b3[number].log()) - 1e-12
@@ -551,9 +559,11 @@ def test_26_the_papers_loss_is_no_bound_of_the_correcting_process():
         """(4.1) by all states; the integrand does not depend on t, so one level is the integral."""
         z, t = states(3, 2), torch.full((16, 2), 0.5, dtype=torch.float64)
         draw = Draw(z, t, None, Flat().plan(2).tiling(torch.zeros(1, 1)), 1.0)
-        values = row_sum(
-            net, batch_of(x.expand(16, -1)), draw, WeightedCrossEntropy(lambda_), process, Flat()
-        )[1].sum(-1)
+        values = (
+            a_bound(process, Flat(), WeightedCrossEntropy(lambda_))
+            .at(net, batch_of(x.expand(16, -1)), draw)
+            .values.sum(-1)
+        )
         weight = noisy_law(process, x[None], [0.5, 0.5], 3)[0]
         return float((weight * values).sum())
 
@@ -697,11 +707,12 @@ def test_the_loss_of_the_nelbo_is_the_whole_bound_of_a_process_with_an_atom():
     process, schedule = EpsilonHybrid(0.3), Flat(4)
     net = random_transformer(3, False)
     batch = batch_of(torch.randint(3, (16, 4), generator=torch.Generator().manual_seed(0)))
-    arguments = (net, batch, process, schedule, Nelbo(), MaskCount(), Noise(0, batch.example))
-    total, nats = estimate(*arguments)
-    assert total.item() == pytest.approx(float(sequence_nats(*arguments).sum()), rel=1e-12)
+    bound = a_bound(process, schedule, Nelbo(), MaskCount())
+    drawn = bound.nats(net, batch, Noise(0, batch.example))
+    total, nats = drawn.total, drawn.values
+    assert total.item() == pytest.approx(float(nats.sum()), rel=1e-12)
     draw = MaskCount()(batch, process, schedule, 3, Noise(0, batch.example))
-    rows, _ = row_sum(net, batch, draw, Nelbo(), process, schedule)
+    rows = a_bound(process, schedule).at(net, batch, draw).total
     assert total.item() > rows.item() + 1 and (nats > 0).all()
     weight = net.head_parameters()[0]
     (whole,), (part,) = torch.autograd.grad(total, weight), torch.autograd.grad(rows, weight)
@@ -712,6 +723,7 @@ def test_mask_count_refuses_a_network_that_looks_at_t():
     net = random_transformer(3, True)
     batch = Batch(torch.zeros(1, 4, dtype=torch.int64), torch.arange(1), torch.arange(1))
     with pytest.raises(ValueError, match="networks that do not look at t"):
-        estimate(net, batch, Absorbing(), Flat(), Nelbo(), MaskCount(), Noise(0, batch.example))
+        bound = a_bound(Absorbing(), Flat(), Nelbo(), MaskCount())
+        bound.nats(net, batch, Noise(0, batch.example))
     assert least_variance(Absorbing(), Flat(), 4, sees_time=True) == Stratified()
     assert least_variance(Absorbing(), Flat(), 4) == MaskCount()

@@ -13,13 +13,14 @@ from pathlib import Path
 
 from ..data import Benchmark, Corpus, Files, TextData
 from ..data.benchmarks import BENCHMARKS, DATA
+from ..data.text_bytes import text_bytes, unknown
 from ..evaluation import perplexity, ranks
 from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
-from ..evaluation.text_bytes import text_bytes, unknown
 from ..files import slug, write_json
 from ..model.model import Model
-from ..objective import Batch
+from ..objective import Batch, Measured
+from ..objective.measuring import MOST
 from ..spec import build, names, parse
 from .common import open_run, parser_of, progress_bar, schedule_of
 
@@ -36,8 +37,8 @@ def corpus_of(text: str, data_dir: str | None, classes: Sequence[type] = ()) -> 
     if text.split("(")[0].strip() in known:
         return parse(text, Corpus, classes)
     raise ValueError(
-        f"there is no corpus {text!r}: give one of {', '.join(BENCHMARKS)}, a .txt, .jsonl, .csv or parquet file, or one of "
-        f"{', '.join(known)}"
+        f"there is no corpus {text!r}: give one of {', '.join(BENCHMARKS)}, "
+        f"a .txt, .jsonl, .csv or parquet file, or one of {', '.join(known)}"
     )
 
 
@@ -66,17 +67,15 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
         corpus = corpus_of(given, options.data_dir, options.classes)
     # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in
     # training.
-    ours = (
-        {"documents": "joined", "padding": "ignored"}
-        if isinstance(corpus, Benchmark)
-        else model.data
-    )
+    rules = model.data
+    if isinstance(corpus, Benchmark):
+        rules = {"documents": "joined", "padding": "ignored"}
     data = TextData(
         corpus,
         length=model.length if options.length is None else options.length,
         batch_size=options.batch_size * ranks.world_size(),
-        documents=ours.get("documents", "joined"),
-        padding=ours.get("padding", "learnt"),
+        documents=rules.get("documents", "joined"),
+        padding=rules.get("padding", "learnt"),
     )
     data.tokenizer = model.tokenizer
     split = corpus.origin.scored if isinstance(corpus, Benchmark) else "validation"
@@ -91,16 +90,10 @@ def result_name(options: argparse.Namespace, text: Text) -> str:
         text.split,
         options.hyperschedule,
         "discrete" if options.discrete else None,
-    ]
-    parts += [
         f"length{options.length}" if options.length else None,
         f"first{options.limit}" if options.limit else None,
-    ]
-    parts += [
         f"draws{options.draws}" if options.draws != 8 else None,
         f"se{options.until_se}" if options.until_se else None,
-    ]
-    parts += [
         "any_order" if options.any_order else None,
         f"seed{options.seed}" if options.seed else None,
     ]
@@ -129,37 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         "evaluate perplexity",
         "Bounds on -log p of texts with standard errors; writes a JSON each into RUN/results.",
     )
-    corpora = f"texts: {', '.join(BENCHMARKS)}; files; corpora such as TinyShakespeare; default: that of training"
-    parser.add_argument("--corpus", nargs="+", help=corpora)
-    parser.add_argument(
-        "--data-dir",
-        help=f"folder with the benchmarks, for use without network; default: what {DATA} names",
-    )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        help="default: what the zero-shot suite scores, else validation",
-    )
-    parser.add_argument("--length", type=int, help="tokens of a row; default: the training length")
-    parser.add_argument(
-        "--draws", type=int, default=8, help="noisy versions of each sequence, even"
-    )
-    parser.add_argument(
-        "--until-se",
-        type=float,
-        help=f"spend draws, up to {perplexity.MOST}, until the s.e. of nats/token is no larger",
-    )
-    parser.add_argument(
-        "--any-order",
-        action="store_true",
-        help="also the exact chain rule along random orders, L calls each",
-    )
-    parser.add_argument(
-        "--discrete",
-        action="store_true",
-        help="the T-step bound of a flat schedule: the law of `sample`",
-    )
-    parser.add_argument("--limit", type=int, help="score only the first rows")
+    _add_text(parser)
+    _add_estimate(parser)
     parser.add_argument(
         "--plot",
         action="store_true",
@@ -173,6 +137,49 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    """What is scored."""
+    parser.add_argument(
+        "--corpus",
+        nargs="+",
+        help=f"texts: {', '.join(BENCHMARKS)}; files; corpora such as TinyShakespeare; "
+        "default: that of training",
+    )
+    parser.add_argument(
+        "--data-dir",
+        help=f"folder with the benchmarks, for use without network; default: what {DATA} names",
+    )
+    parser.add_argument(
+        "--split",
+        choices=("train", "validation", "test"),
+        help="default: what the zero-shot suite scores, else validation",
+    )
+    parser.add_argument("--length", type=int, help="tokens of a row; default: the training length")
+    parser.add_argument("--limit", type=int, help="score only the first rows")
+
+
+def _add_estimate(parser: argparse.ArgumentParser) -> None:
+    """Which bounds, and how precisely."""
+    parser.add_argument(
+        "--draws", type=int, default=8, help="noisy versions of each sequence, even"
+    )
+    parser.add_argument(
+        "--until-se",
+        type=float,
+        help=f"spend draws, up to {MOST}, until the s.e. of nats/token is no larger",
+    )
+    parser.add_argument(
+        "--any-order",
+        action="store_true",
+        help="also the exact chain rule along random orders, L calls each",
+    )
+    parser.add_argument(
+        "--discrete",
+        action="store_true",
+        help="the T-step bound of a flat schedule: the law of `sample`",
+    )
+
+
 def main(arguments: list[str]) -> None:
     """`textdiff evaluate perplexity RUN`; under `torchrun` all its processes together."""
     options = _parser().parse_args(arguments)
@@ -180,7 +187,8 @@ def main(arguments: list[str]) -> None:
         raise ValueError(f"--limit must be >= 1, got {options.limit}")
     if options.output and options.corpus and len(options.corpus) > 1:
         raise ValueError(
-            "--output is one file: leave it out for several texts, each has a file of its own in RUN/results"
+            "--output is one file: leave it out for several texts, "
+            "each has a file of its own in RUN/results"
         )
     with ranks.joined(options.device) as options.device:
         _run(options)
@@ -190,10 +198,8 @@ def _run(options: argparse.Namespace) -> None:
     schedule = schedule_of(options)
     model = open_run(options)
     texts = [_text(model, given, options) for given in dict.fromkeys(options.corpus or [None])]
-    for text in texts:
-        text.data.packed(
-            text.split
-        )  # whatever is wrong with a text is said before anything is measured
+    for text in texts:  # whatever is wrong with one is said before anything is measured
+        text.data.packed(text.split)
     model.warn_if_unseen(schedule or model.hyperschedule, texts[0].data.length)
     tables = {}
     for text in texts:
@@ -203,33 +209,28 @@ def _run(options: argparse.Namespace) -> None:
             model,
             _batches(text, options),
             schedule,
-            options.discrete,
-            options.draws,
-            options.seed,
-            options.until_se,
-            options.any_order,
+            discrete=options.discrete,
+            draws=options.draws,
+            seed=options.seed,
+            until_se=options.until_se,
+            any_order=options.any_order,
         )
         tables[text.name] = found = [replace(bound, text_bytes=size) for bound in measured]
         if not ranks.rank():
-            _write(model, text, found, len(rows), options)
+            _write(model, text, found, options)
     if not ranks.rank():
         print(perplexity.table(tables))
         _remark(tables, options)
 
 
-def _write(
-    model: Model,
-    text: Text,
-    found: list[perplexity.Measured],
-    rows: int,
-    options: argparse.Namespace,
-) -> None:
+def _write(model: Model, text: Text, found: list[Measured], options: argparse.Namespace) -> None:
+    rows = text.data.packed(text.split).first(options.limit)
     result = {
         "bounds": [bound.as_dict() for bound in found],
         "data": {
             **text.data.provenance(text.split),
             "split": text.split,
-            "rows": rows,
+            "rows": len(rows),
             "eos": model.tokenizer.eos_token,
         },
         "until_se": options.until_se,
@@ -238,15 +239,14 @@ def _write(
     }
     output = options.output or options.run.results / result_name(options, text)
     write_json(output, json.loads(json.dumps(result, default=str)))
-    tokens, size = found[0].tokens, found[0].text_bytes
-    lost = unknown(model.tokenizer, text.data.packed(text.split).first(options.limit))
-    told = (
-        f"of {size} bytes"
-        if size is not None
-        else f"of which {lost} unknown to the tokenizer, so no bits per byte"
-    )
+    size = found[0].text_bytes
+    known = f"of {size} bytes"
+    if size is None:
+        lost = unknown(model.tokenizer, rows)
+        known = f"of which {lost} unknown to the tokenizer, so no bits per byte"
     print(
-        f"{text.name}, {text.split} split: {tokens} tokens (EOS counted) {told}, in {found[0].sequences} rows; {output}"
+        f"{text.name}, {text.split} split: {found[0].tokens} tokens (EOS counted) {known}, "
+        f"in {found[0].sequences} rows; {output}"
     )
     if options.plot:
         names = [f"{bound.name}, {bound.estimator}" for bound in found]
@@ -256,11 +256,12 @@ def _write(
         print(f"plot in {output.with_suffix('.png')}")
 
 
-def _remark(tables: dict[str, list[perplexity.Measured]], options: argparse.Namespace) -> None:
+def _remark(tables: dict[str, list[Measured]], options: argparse.Namespace) -> None:
     for name, found in tables.items():
         for bound in found:
             if options.until_se is not None and bound.standard_error > options.until_se:
                 print(
-                    f"{name}, {bound.name}: {bound.draws} draws, the most there are, leave a standard error of "
-                    f"{bound.standard_error:.4f}, above {options.until_se}: score more text"
+                    f"{name}, {bound.name}: {bound.draws} draws, the most there are, "
+                    f"leave a standard error of {bound.standard_error:.4f}, "
+                    f"above {options.until_se}: score more text"
                 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,15 @@ def chunks(rows: int, N: int, device: str) -> Iterator[slice]:
     return (slice(begin, min(begin + size, rows)) for begin in range(0, rows, size))
 
 
+@dataclass(frozen=True)
+class _Map:
+    """What is done with the logits of N tokens, and whether gradients are wanted."""
+
+    N: int
+    value: Callable[[Tensor, slice], Tensor]
+    training: bool
+
+
 class _RowValues(torch.autograd.Function):
     """The sum of all values and the values; backward works once, for it hands out the gradients
     made in the forward pass.
@@ -36,36 +46,65 @@ class _RowValues(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        N: int,
-        value: Callable[[Tensor, slice], Tensor],
-        training: bool,
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, rows_to_values: _Map
     ) -> tuple[Tensor, Tensor]:
-        wanted = [training and needed for needed in ctx.needs_input_grad[:3]]
+        N = rows_to_values.N
+        wanted = [rows_to_values.training and needed for needed in ctx.needs_input_grad[:3]]
         values = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
         grads = [
             make(x) if want else None
             for make, x, want in zip(_EMPTY, (hidden, weight, bias), wanted, strict=True)
         ]
         for rows in chunks(len(hidden), N, hidden.device.type):
-            _chunk(rows, hidden, weight[:N], bias, value, values, *grads)
+            _chunk(
+                rows,
+                hidden,
+                weight[:N],
+                bias,
+                value=rows_to_values.value,
+                values=values,
+                gradients=_Gradients(*grads),
+            )
         ctx.grads = grads
         ctx.mark_non_differentiable(values)
         return values.sum(), values
 
     @staticmethod
-    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        ctx: Any, grad_total: Tensor, _: Tensor
+    ) -> tuple[Tensor | None, ...]:
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             raise RuntimeError("the head's gradient was handed out already: call row_values again")
         scaled = (None if grad is None else grad.mul_(grad_total.to(grad.dtype)) for grad in grads)
-        return (*scaled, None, None, None)
+        return (*scaled, None)
 
 
 _EMPTY = (torch.empty_like, torch.zeros_like, torch.zeros_like)
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """Where the gradients of hidden rows [R, D], weight [N, D] and bias [N] are made; None: not
+    wanted.
+    """
+
+    hidden: Tensor | None
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def any(self) -> bool:
+        return not (self.hidden is None and self.weight is None and self.bias is None)
+
+    def add(self, rows: slice, slope: Tensor, hidden: Tensor, weight: Tensor) -> None:
+        """The share of rows whose logits have the gradient `slope`."""
+        if self.hidden is not None:
+            self.hidden[rows] = slope.to(weight.dtype) @ weight
+        if self.weight is not None:
+            ours = slope.to(self.weight.dtype).T
+            self.weight[: len(weight)].addmm_(ours, hidden.to(self.weight.dtype))
+        if self.bias is not None:
+            self.bias.add_(slope.sum(0))
 
 
 def _chunk(
@@ -73,16 +112,15 @@ def _chunk(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor | None,
+    *,
     value: Callable[[Tensor, slice], Tensor],
     values: Tensor,
-    grad_hidden: Tensor | None,
-    grad_weight: Tensor | None,
-    grad_bias: Tensor | None,
+    gradients: _Gradients,
 ) -> None:
     """Fill in values and gradients of some rows; all that is as large as their logits is free again
     when it returns.
     """
-    training = not (grad_hidden is None and grad_weight is None and grad_bias is None)
+    training = gradients.any()
     logits = linear(hidden[rows], weight, bias).detach()
     with torch.enable_grad():
         row_value = value(logits.requires_grad_(training), rows)
@@ -91,29 +129,26 @@ def _chunk(
         return
     (slope,) = torch.autograd.grad(row_value, logits, torch.ones_like(row_value))
     del logits
-    if grad_hidden is not None:
-        grad_hidden[rows] = slope.to(weight.dtype) @ weight
-    if grad_weight is not None:
-        grad_weight[: len(weight)].addmm_(
-            slope.to(grad_weight.dtype).T, hidden[rows].to(grad_weight.dtype)
-        )
-    if grad_bias is not None:
-        grad_bias += slope.sum(0)
+    gradients.add(rows, slope, hidden[rows], weight)
 
 
 def row_values(
     network: Denoiser, hidden: Tensor, value: Callable[[Tensor, slice], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Map hidden rows [R, D] to nats: `value(logits [r, N], rows)` -> [r] is called on chunks of
-    rows.
+    """Map hidden rows to nats without holding all their logits.
+
+    Args:
+        network: whose head it is.
+        hidden: [R, D].
+        value: called with the logits [r, N] of some rows and the slice that they are; gives nats
+            [r].
 
     Returns:
         The differentiable sum of all values, and the values [R] float64 (without gradient).
     """
     weight, bias = network.head_parameters()
-    return _RowValues.apply(
-        hidden, _whole(weight), bias, len(weight), value, torch.is_grad_enabled()
-    )
+    rows_to_values = _Map(len(weight), value, torch.is_grad_enabled())
+    return _RowValues.apply(hidden, _whole(weight), bias, rows_to_values)
 
 
 def _whole(weight: Tensor) -> Tensor:

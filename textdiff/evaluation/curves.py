@@ -1,81 +1,26 @@
-"""Where the nats are: by position in the row and by noise level."""
+"""Pictures of where the nats are: by position in the row and by noise level."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from ..figures import _figure
+from ..objective.curve import Curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLACES, LEVELS = 64, 16  # bins at most
-
-
-class Tally:
-    """Sums over draws that become a `Curve`: one row per bin, columns x, count, nats, variance of
-    the nats.
-    """
-
-    def __init__(self, bins: int) -> None:
-        self.sums = torch.zeros(bins, 4, dtype=torch.float64)
-
-    def add(self, bins: Tensor, x: Tensor, nats: Tensor, variance: Tensor | None = None) -> None:
-        """Add values at `bins`; all of the same shape."""
-        columns = [
-            x,
-            torch.ones_like(x),
-            nats,
-            torch.zeros_like(x) if variance is None else variance,
-        ]
-        values = torch.stack([column.double().flatten().cpu() for column in columns], -1)
-        self.sums.index_add_(0, bins.flatten().cpu(), values)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Mean nats per token at each x, with its Monte Carlo standard error where it is known."""
-
-    x: list[float]
-    nats: list[float]
-    standard_error: list[float]
-
-    @staticmethod
-    def of(sums: Tensor) -> Curve:
-        """From the sums of a `Tally`; bins without a value are left out."""
-        x, count, nats, variance = sums[sums[:, 1] > 0].T
-        return Curve(
-            (x / count).tolist(), (nats / count).tolist(), (variance.sqrt() / count).tolist()
-        )
-
-
-def place_bins(L: int) -> Tensor:
-    """The bin of each position [L]."""
-    return torch.arange(L) * min(L, PLACES) // L
-
-
-def level_bins(t: Tensor) -> Tensor:
-    """The bin of each noise level t in (0, 1]."""
-    return ((t * LEVELS).ceil().long() - 1).clamp(0, LEVELS - 1)
-
 
 def figure(curves: dict[str, tuple[Curve, Curve]], title: str) -> Figure:
     """Two panels: nats per token by position and by noise level, a line for each name."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    made = Figure(figsize=(9, 3.6), layout="constrained")
-    FigureCanvasAgg(made)
+    made = _figure(9, 3.6)
     panels = made.subplots(1, 2, sharey=True)
     for name, pair in curves.items():
         for panel, curve in zip(panels, pair, strict=True):
             panel.plot(curve.x, curve.nats, marker="o", markersize=2.5, linewidth=1, label=name)
-            low, high = (
-                [n + sign * 2 * e for n, e in zip(curve.nats, curve.standard_error, strict=True)]
-                for sign in (-1, 1)
-            )
+            points = list(zip(curve.nats, curve.standard_error, strict=True))
+            low = [nats - 2 * error for nats, error in points]
+            high = [nats + 2 * error for nats, error in points]
             panel.fill_between(curve.x, low, high, alpha=0.2, linewidth=0)
     panels[0].set(xlabel="position i", ylabel="nats per token")
     panels[1].set(xlabel="noise level t")

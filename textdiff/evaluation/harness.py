@@ -22,16 +22,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..denoiser.prediction import require
 from ..generation.config import GenerationConfig
 from ..generation.engine import denoise
 from ..model.model import Model
 from ..noise import Noise
-from ..objective import Batch, chain_rule, least_variance
-from ..objective.bounds import bounds, sequence_nats
+from ..objective import Batch, chain_rule
+from ..objective.bounds import Bound, bounds
 from ..objective.estimators import continuous
+from ..objective.halves import check_draws, halves
 from ..samplers import Ancestral, filters
 
 GREEDY = 1e-4  # the temperature of greedy choices
@@ -84,7 +84,8 @@ def encode(model: Model, context: str, continuation: str) -> Question:
     target = both[cut:]
     if not 1 <= len(target) <= model.length:
         raise ValueError(
-            f"the continuation {continuation!r} has {len(target)} tokens: 1..{model.length} can be scored"
+            f"the continuation {continuation!r} has {len(target)} tokens: "
+            f"1..{model.length} can be scored"
         )
     return Question(tuple(both[max(0, len(both) - model.length) : cut]), tuple(target))
 
@@ -116,7 +117,10 @@ def described(model: Model, draws: int) -> str:
         if continuous(model.hyperschedule, model.length)
         else f"of {model.hyperschedule.T} steps"
     )
-    return f"lower bound on log p of the chain {chain} with clamped context: -NELBO, mean of {draws} draws of the noise"
+    return (
+        f"lower bound on log p of the chain {chain} with clamped context: "
+        f"-NELBO, mean of {draws} draws of the noise"
+    )
 
 
 @torch.no_grad()
@@ -142,51 +146,53 @@ def log_likelihoods(
     Raises:
         ValueError: if `draws` is odd or below 2.
     """
-    if draws < 2 or draws % 2:
-        raise ValueError(
-            f"draws must be even and >= 2, got {draws}: two halves give the standard error"
-        )
-    exact, answers = is_exact(model), {}
+    check_draws(draws)
+    answers: dict[Question, Answer] = {}
     by_length: dict[int, list[Question]] = {}
     for question in dict.fromkeys(questions):
         by_length.setdefault(len(question.ids), []).append(question)
     for same in by_length.values():
         for begin in range(0, len(same), batch_size):
             part = same[begin : begin + batch_size]
-            halves = torch.stack(
-                [
-                    _mean(model, part, half, 1 if exact else draws // 2, seed)
-                    for half in range(1 if exact else 2)
-                ]
-            )
-            errors = (halves[0] - halves[-1]).abs() / 2
-            for question, nats, error in zip(
-                part, halves.mean(0).tolist(), errors.tolist(), strict=True
-            ):
-                answers[question] = Answer(-nats, error, len(question.continuation))
+            answers |= zip(part, _answers(model, part, draws, seed), strict=True)
     return [answers[question] for question in questions]
 
 
-def _mean(model: Model, part: list[Question], half: int, draws: int, seed: int) -> Tensor:
-    """Mean nats [B] over one half's draws, which are stratified together."""
+def _bound(model: Model, L: int) -> Bound:
+    """The NELBO for questions of L tokens: however short they are, that of the schedule at the
+    model's own length.
+    """
+    nelbo = bounds(
+        model.process,
+        model.hyperschedule,
+        L,
+        prediction=model.prediction,
+        sees_time=model.network.sees_time,
+        discrete=not continuous(model.hyperschedule, model.length),
+    )["nelbo"]
+    return chain_rule.ChainRule.of(nelbo) if is_exact(model) else nelbo
+
+
+def _answers(model: Model, part: list[Question], draws: int, seed: int) -> list[Answer]:
+    """The answers to questions of one length."""
     ids = torch.tensor([question.ids for question in part], device=model.device)
-    known = torch.tensor([len(question.context) for question in part], device=model.device)
-    given = torch.arange(ids.shape[-1], device=model.device) < known[:, None]
+    context = torch.tensor([len(question.context) for question in part], device=model.device)
     example = torch.tensor([question.number for question in part], device=model.device)
-    process, objective = bounds(model.process, model.prediction)["nelbo"]
-    # The bound is that of the schedule at the model's own length, however short the question.
-    steps = not continuous(model.hyperschedule, model.length)
-    estimator = least_variance(
-        process, model.hyperschedule, ids.shape[-1], steps, model.network.sees_time
+    batch = Batch(
+        ids,
+        example,
+        slot=example,
+        known=torch.arange(ids.shape[-1], device=model.device) < context[:, None],
     )
-    total = torch.zeros(len(part), dtype=torch.float64, device=model.device)
-    for draw in range(draws):
-        batch = Batch(ids, example, example * draws + draw, key=half, known=given)
-        noise = Noise(seed, example, step=half * draws + draw)
-        total += sequence_nats(
-            model.network, batch, process, model.hyperschedule, objective, estimator, noise
-        ).sum(-1)
-    return total.cpu() / draws
+    bound = _bound(model, ids.shape[-1])
+    slots = 1 if bound.exact else draws // 2
+    found = halves(bound, model.network, batch, draws=draws, seed=seed, slots=slots).sequences
+    return [
+        Answer(-nats, error, len(question.continuation))
+        for question, nats, error in zip(
+            part, found.mean.tolist(), found.standard_error.tolist(), strict=True
+        )
+    ]
 
 
 def greedy(model: Model, question: Question, seed: int = 0) -> bool:

@@ -9,9 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from lm_eval import simple_evaluate
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
+from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
 from ..model.folder import load
@@ -48,7 +50,8 @@ class TextdiffLM(LM):
         super().__init__()
         if left := {name: value for name, value in unused.items() if value is not None}:
             raise ValueError(
-                f"TextdiffLM takes no {', '.join(left)}; it takes run, draws, seed, batch_size and device"
+                f"TextdiffLM takes no {', '.join(left)}; "
+                "it takes run, draws, seed, batch_size and device"
             )
         self.model = run if isinstance(run, Model) else load(run)
         if device is not None:
@@ -89,7 +92,13 @@ class TextdiffLM(LM):
         for (until, most, temperature), numbers in groups.items():
             contexts = [requests[number].args[0] for number in numbers]
             texts = harness.continuations(
-                self.model, contexts, most, until, temperature, self.seed, self.batch_size
+                self.model,
+                contexts,
+                most,
+                until=until,
+                temperature=temperature,
+                seed=self.seed,
+                batch_size=self.batch_size,
             )
             for number, text in zip(numbers, texts, strict=True):
                 found[number] = text
@@ -98,13 +107,15 @@ class TextdiffLM(LM):
     def _wanted(self, options: dict[str, Any]) -> tuple[tuple[str, ...], int, float]:
         if unknown := sorted(set(options) - GENERATION):
             raise ValueError(
-                f"generate_until takes {', '.join(sorted(GENERATION))}, not {', '.join(unknown)}: change the task's options"
+                f"generate_until takes {', '.join(sorted(GENERATION))}, "
+                f"not {', '.join(unknown)}: change the task's options"
             )
         until = options.get("until") or []
         most, limit = options.get("max_gen_toks") or self.model.length // 2, self.model.length - 1
         if most > limit:
             warnings.warn(
-                f"max_gen_toks {most} leaves no context of the {limit + 1} tokens of training: drawing {limit}",
+                f"max_gen_toks {most} leaves no context of the {limit + 1} tokens of training: "
+                f"drawing {limit}",
                 stacklevel=2,
             )
         drawn = options.get("do_sample", True) and options.get("temperature", 0.0) > 0
@@ -126,3 +137,40 @@ class TextdiffLM(LM):
             "standard_error_of_a_request": math.sqrt(sum(errors) / len(errors)) if errors else None,
             "length": self.model.length,
         }
+
+
+def evaluate(
+    adapter: TextdiffLM,
+    tasks: list[str],
+    *,
+    include: Path | None = None,
+    limit: int | None = None,
+    num_fewshot: int | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The metrics of each task.
+
+    Args:
+        adapter: the model.
+        tasks: names.
+        include: folder with YAML tasks of the user's own.
+        limit: only the first documents of a task.
+        num_fewshot: examples in the context; default: the task's.
+
+    Raises:
+        ValueError: if there is no such task.
+    """
+    manager = TaskManager(include_path=None if include is None else str(include))
+    if unknown := [name for name in tasks if name not in manager.all_tasks]:
+        raise ValueError(
+            f"the harness has no task {', '.join(unknown)}: "
+            "see lm_eval ls tasks, or give --include FOLDER"
+        )
+    found = simple_evaluate(
+        adapter,
+        tasks=tasks,
+        task_manager=manager,
+        limit=limit,
+        num_fewshot=num_fewshot,
+        log_samples=False,
+    )
+    return found["results"]

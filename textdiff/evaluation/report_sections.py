@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .. import figures
 from . import frontier
 from .frontier_pictures import pictures
-from .tables import Table, plus_minus
+from .tables import Table, metric_rows, plus_minus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -115,13 +115,7 @@ def tasks(results: Results) -> Section:
     for name, result in results.items():
         noise = result["standard_error_of_a_request"]
         last = ["-" if noise is None else f"{noise:.3g}", result["likelihood"]]
-        for task, metrics in result["harness"].items():
-            for metric, value in metrics.items():
-                if not isinstance(value, float) or "_stderr" in metric:
-                    continue
-                error = metrics.get(metric.replace(",", "_stderr,", 1))
-                shown = f"{error:.4f}" if isinstance(error, float) else "-"
-                rows.append([name, task, metric, f"{value:.4f}", shown, *last])
+        rows += [[name, *row, *last] for row in metric_rows(result["harness"])]
     header = ["file", "task", "metric", "value", "s.e. over documents"]
     header += ["s.e. of a request, nats", "log-likelihoods"]
     return Section("Harness", "Tasks of lm-evaluation-harness.", [Table(header, rows)])

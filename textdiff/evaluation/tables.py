@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 
 def plus_minus(value: float, error: float | None, digits: int = 3) -> str:
@@ -52,3 +53,22 @@ class Table:
         lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self.rows)
         rows = "".join(f"<tr>{line}</tr>" for line in lines)
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+
+def metric_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
+    """Task, metric, value and standard error over the documents, of what lm-evaluation-harness
+    gives.
+
+    >>> metric_rows({"arc": {"alias": "arc", "acc,none": 0.5, "acc_stderr,none": 0.01}})
+    [['arc', 'acc,none', '0.5000', '0.0100']]
+    """
+    rows = []
+    for task, metrics in results.items():
+        for metric, value in metrics.items():
+            name, _, filtered = metric.partition(",")
+            if not isinstance(value, float) or name.endswith("_stderr"):
+                continue
+            error = metrics.get(f"{name}_stderr,{filtered}")
+            shown = f"{error:.4f}" if isinstance(error, float) else "-"
+            rows.append([task, metric, f"{value:.4f}", shown])
+    return rows

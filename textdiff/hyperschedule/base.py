@@ -59,6 +59,23 @@ class Hyperschedule:
         """
         return self.start(L).argsort(stable=True).argsort()
 
+    def fits(self, L: int) -> bool:
+        """Whether it is defined for L tokens; start steps given one by one fit one length only."""
+        try:
+            self.start(L)
+        except ValueError:
+            return False
+        return True
+
+    def shortened(self, L: int, most: int) -> int:
+        """A length of at most `most` tokens, but L itself where it is defined for no other.
+
+        >>> from textdiff.hyperschedule import Flat, StartSteps
+        >>> Flat().shortened(1024, most=32), StartSteps(1, (2, 0, 1)).shortened(3, most=2)
+        (32, 3)
+        """
+        return min(L, most) if self.fits(min(L, most)) else L
+
     def calls(self, L: int) -> int:
         """K = T + max s: network calls that a sequence of L tokens takes (NFE)."""
         return self.T + int(self.start(L).max())

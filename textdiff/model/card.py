@@ -137,7 +137,8 @@ def _which_bound(model: Model) -> str:
             "The NELBO (for an autoregressive model the exact −log p) is that of the very T-step "
             "chain that `generate` draws from."
         )
-    if len(bounds(model.process, model.prediction)) > 1:
+    stated = bounds(model.process, model.hyperschedule, model.length, prediction=model.prediction)
+    if len(stated) > 1:
         said += (
             " B1 and B2 are other readings of the same network, by masking alone: they do not "
             "describe what `generate` draws."

@@ -31,6 +31,7 @@ from ..denoiser.prediction import Prediction
 from ..files import new_files, read_json, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
+from ..objective import Measured
 from ..process import Process
 from ..spec import build, describe
 from . import checkpoint, reference
@@ -227,3 +228,17 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
             )
         reference.check(model, read_json(stored), str(stored))
     return model
+
+
+def measure(
+    model: Model | str | Path | Source, texts: str | Sequence[str], **options: Any
+) -> list[Measured]:
+    """`Model.measure` of a model, or of what `load` takes.
+
+    Args:
+        model: a model, its folder, a .ckpt or a Hub id.
+        texts: a document or several.
+        options: those of `Model.measure`.
+    """
+    opened = model if isinstance(model, Model) else load(model)
+    return opened.measure(texts, **options)

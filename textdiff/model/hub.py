@@ -80,7 +80,7 @@ def _write(model: Model, source: Source, folder: Path, name: str, *, license: st
         save(model, folder)
     _drop_others(folder)
     stored = {"textdiff": __version__, "rows": reference.ROWS, "tolerance": reference.TOLERANCE}
-    stored["bounds"] = reference.measure(model)
+    stored["bounds"] = reference.compute(model)
     if (text := _card(model, folder, name, license)) is not None:
         (folder / CARD).write_text(text, encoding="utf-8")
         stored["card_sha256"] = sha256(folder / CARD)

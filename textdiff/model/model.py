@@ -23,8 +23,10 @@ from ..generation.watching import Watch
 from ..hyperschedule import Hyperschedule, same_visibility
 from ..network.base import DenoiserModel
 from ..noise import Noise, seed_from
+from ..objective import Measured
 from ..process import Process
 from .answers import Answers
+from .measuring import measure_texts
 from .requests import MASK_TEXT, Prompt, batches, check_tokenizer, sequences
 
 BAR: dict[str, Any] = {"desc": "sampling", "unit": "token", "leave": False}
@@ -170,6 +172,18 @@ class Model:
                 answers.take(batch, done, watch)
         return answers.samples(self.decode, config.output_trajectory)
 
+    def measure(self, texts: str | Sequence[str], **options: Any) -> list[Measured]:
+        """Every bound on -log p of some texts that can be stated, nats per token.
+
+        Args:
+            texts: a document or several; put into rows as in training.
+            options: those of `textdiff.model.measuring.measure_texts`.
+
+        Raises:
+            ValueError: if there is no text, or an option is out of range.
+        """
+        return measure_texts(self, texts, **options)
+
     def _check(self, config: GenerationConfig) -> None:
         for stage in config.sampler.stages:
             require(self.prediction, stage.prediction, stage)
@@ -186,10 +200,9 @@ class Model:
                 "later positions were never seen",
                 stacklevel=3,
             )
-        try:
+        same = schedule == self.hyperschedule
+        if not same and schedule.fits(L) and self.hyperschedule.fits(L):
             same = same_visibility(self.hyperschedule, schedule, L)
-        except ValueError:  # start steps given one by one fit one length only
-            same = schedule == self.hyperschedule
         if not same:
             warnings.warn(
                 f"this model was trained under {self.hyperschedule}; under {schedule} its calls "

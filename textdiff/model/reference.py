@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from ..noise import Noise, Stream, uniform, uniform_token
-from ..objective import Batch, least_variance
-from ..objective.bounds import bounds, sequence_nats
+from ..objective import Batch
+from ..objective.bounds import bounds
 from .model import Model
 
 ROWS, LENGTH = 4, 32
@@ -22,37 +22,34 @@ weights rounded to bfloat16 give 5e-5.
 
 def _batch(model: Model) -> Batch:
     """ROWS sequences of uniform tokens: a pure function of N and the length, which is the
-    training's if the schedule fits no other.
+    training's if the schedule is defined for no other.
     """
-    L = min(model.length, LENGTH)
-    try:
-        model.hyperschedule.start(L)
-    except ValueError:  # start steps given one by one
-        L = model.length
+    L = model.hyperschedule.shortened(model.length, LENGTH)
     example = torch.arange(ROWS)
     u = uniform(0, example.unsqueeze(-1), 0, torch.arange(L), Stream.UNIFORM_TOKEN)
     return Batch(uniform_token(model.network.num_tokens, u), example, example)
 
 
 @torch.no_grad()
-def measure(model: Model) -> dict[str, float]:
-    """Every bound of `estimator.bounds` on the fixed batch under fixed noise, nats per token, by
+def compute(model: Model) -> dict[str, float]:
+    """Every bound of `objective.bounds` on the fixed batch under fixed noise, nats per token, by
     name.
 
     The network should be in float32 and on the CPU, as `textdiff.load` gives it: then the same
     numbers come on every machine.
     """
-    batch, found = _batch(model), {}
-    L = batch.ids.shape[-1]
-    for name, (process, objective) in bounds(model.process, model.prediction).items():
-        estimator, noise = (
-            least_variance(process, model.hyperschedule, L, False, model.network.sees_time),
-            Noise(0, batch.example),
-        )
-        nats = sequence_nats(
-            model.network, batch, process, model.hyperschedule, objective, estimator, noise
-        )
-        found[name] = float(nats.sum() / batch.ids.numel())
+    batch = _batch(model)
+    found = {}
+    wanted = bounds(
+        model.process,
+        model.hyperschedule,
+        batch.ids.shape[-1],
+        prediction=model.prediction,
+        sees_time=model.network.sees_time,
+    )
+    for name, bound in wanted.items():
+        nats = bound.nats(model.network, batch, Noise(0, batch.example))
+        found[name] = float(nats.values.sum() / batch.ids.numel())
     return found
 
 
@@ -67,12 +64,14 @@ def check(model: Model, stored: Any, where: str) -> None:
         isinstance(value, float | int) for value in expected.values()
     ):
         raise ValueError(
-            f"{where} holds no bounds: corrupt, or written by another version of textdiff; export the model again"
+            f"{where} holds no bounds: corrupt, or written by another version of textdiff; "
+            "export the model again"
         )
-    found = measure(model)
+    found = compute(model)
     if found.keys() != expected.keys():
         raise ValueError(
-            f"{where} holds the bounds {', '.join(expected)}, but this model has {', '.join(found)}: export it again"
+            f"{where} holds the bounds {', '.join(expected)}, but this model has "
+            f"{', '.join(found)}: export it again"
         )
     wrong = [
         f"{name} {found[name]:.6f} here, {value:.6f} there"
@@ -81,6 +80,7 @@ def check(model: Model, stored: Any, where: str) -> None:
     ]
     if wrong:
         raise ValueError(
-            f"this model does not give the reference bounds of {where} (nats per token: {'; '.join(wrong)}; tolerance {TOLERANCE:g} "
-            "of the value): its weights or this version of textdiff are not those it was exported with"
+            f"this model does not give the reference bounds of {where} (nats per token: "
+            f"{'; '.join(wrong)}; tolerance {TOLERANCE:g} of the value): its weights or this "
+            "version of textdiff are not those it was exported with"
         )

@@ -141,11 +141,10 @@ def batches(wanted: list[Tensor], batch_size: int, schedule: Hyperschedule) -> I
 def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:
     if short == long:
         return True
-    try:
-        start = schedule.start(long)
-        return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
-    except ValueError:  # start steps given one by one fit one length only
+    if not (schedule.fits(short) and schedule.fits(long)):
         return False
+    start = schedule.start(long)
+    return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> None:

@@ -1,6 +1,15 @@
-"""What is estimated, under its name: one draw of a bound on a batch."""
+"""What is estimated, under its name.
+
+One recipe serves training, validation, the reference bound, perplexity and the harness:
+
+    draw noise  ->  one network call  ->  head and objective at the rows that have a value
+                ->  an atom's reconstruction, a second call  ->  the prior term
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -13,131 +22,165 @@ from ..hyperschedule import Hyperschedule
 from ..noise import Noise
 from ..process import Absorbing, EpsilonHybrid, Process
 from .batch import Batch
-from .estimators import Draw, Estimator
+from .estimators import Draw, Estimator, least_variance
 from .objectives import Nelbo, Objective, Rows, ScoreEntropy, WeightedCrossEntropy
 
 JUST_ABOVE_ZERO = 1e-12  # t = 0+, where the atom of ε-Hybrid stands
 
 
-def row_sum(
-    network: Denoiser,
-    batch: Batch,
-    draw: Draw,
-    objective: Objective,
-    process: Process,
-    schedule: Hyperschedule,
-) -> tuple[Tensor, Tensor]:
-    """One network call and the head at the rows that have a value.
+@dataclass(frozen=True)
+class Nats:
+    """One draw of a bound on a batch.
 
-    Returns:
-        The differentiable sum of factor · value over the batch, and the values [B, L] float64 in
-        nats (without gradient).
+    Args:
+        total: [] nats, differentiable: the sum of all that depends on the network, so of all but
+            the prior term. What training minimises.
+        values: [B, L] float64 nats at every position, prior term included, without gradient.
+        t: [B, L] in [0, 1], the times at which they were drawn.
     """
-    call = training_call(
-        network,
-        schedule,
-        batch.ids,
-        draw.z,
-        draw.t,
-        tiling=draw.tiling,
-        document=batch.document,
-        valid=batch.valid,
-    )
-    rows = Rows(batch.ids, draw.z, draw.t, draw.s)
-    has_value = objective.has_value(rows, network.num_tokens, process) & (draw.t > 0)
-    places = has_value.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
-    chosen = rows[places]
 
-    def value(logits: Tensor, part: slice) -> Tensor:
-        return draw.factor * objective(
-            to_cavity(network, logits, chosen[part].z), chosen[part], process
+    total: Tensor
+    values: Tensor
+    t: Tensor
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A bound on -log p(x), or a loss, and how it is drawn.
+
+        -log p(x) <= Σ_i KL_prior + E[factor · Σ_i value(row i)] + reconstruction of an atom
+
+    by (2.1) in continuous time, (3.1) of the T-step chain and (1.5), (4.5) for the last term. If
+    the objective is not that of a bound (`Objective.is_bound`: a loss, or B2 of `maths.md` 4.3), it
+    is the middle term alone.
+
+    Args:
+        name: what it is called.
+        process: whose bound it is.
+        hyperschedule: under which schedule.
+        objective: what a row of logits is worth.
+        estimator: how times and noise are drawn; another one changes the variance, not the mean.
+    """
+
+    name: str
+    process: Process
+    hyperschedule: Hyperschedule
+    objective: Objective
+    estimator: Estimator
+
+    exact: ClassVar[bool] = False
+    """Whether every draw is -log p(x) itself."""
+
+    def nats(self, network: Denoiser, batch: Batch, noise: Noise) -> Nats:
+        """One unbiased draw, at every position.
+
+        Raises:
+            ValueError: if the estimator does not hold for the process, the schedule or the network.
+        """
+        if self.estimator.blind and network.sees_time:
+            raise ValueError(
+                f"{self.estimator} holds for networks that do not look at t, this one does: "
+                "use Stratified"
+            )
+        N = network.num_tokens
+        draw = self.estimator(batch, self.process, self.hyperschedule, N, noise)
+        rows = self.at(network, batch, draw)
+        if not self.objective.is_bound:
+            return rows
+        total, values = rows.total, rows.values
+        if self.process.atom and draw.s is None:
+            last = self.reconstruction(network, batch, noise)
+            total, values = total + last.total, values + last.values
+        prior = float(self.process.prior_kl(N))
+        counted = prior if batch.counts is None else prior * batch.counts.double()
+        return Nats(total, values + counted, draw.t)
+
+    def at(self, network: Denoiser, batch: Batch, draw: Draw) -> Nats:
+        """The rows alone, Σ_i factor · value(row i), at a given draw: one network call, and the
+        head at the rows that have a value.
+        """
+        call = training_call(
+            network,
+            self.hyperschedule,
+            batch.ids,
+            z=draw.z,
+            t=draw.t,
+            tiling=draw.tiling,
+            document=batch.document,
+            valid=batch.valid,
         )
+        rows = Rows(batch.ids, draw.z, draw.t, draw.s)
+        has_value = self.objective.has_value(rows, network.num_tokens, self.process) & (draw.t > 0)
+        places = has_value.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
+        chosen = rows[places]
 
-    total, values = row_values(network, call.hidden(network)[places], value)
-    table = torch.zeros(has_value.shape, dtype=torch.float64, device=values.device)
-    table[places] = values
-    return total, table
+        def value(logits: Tensor, part: slice) -> Tensor:
+            cavity = to_cavity(network, logits, chosen[part].z)
+            return draw.factor * self.objective(cavity, chosen[part], self.process)
 
+        total, values = row_values(network, call.hidden(network)[places], value)
+        table = torch.zeros(has_value.shape, dtype=torch.float64, device=values.device)
+        table[places] = values
+        return Nats(total, table, draw.t)
 
-def reconstruction(
-    network: Denoiser, batch: Batch, process: Process, schedule: Hyperschedule, noise: Noise
-) -> tuple[Tensor, Tensor]:
-    """-log p(x | z_0) at t = 0+ for a process with an atom, a second network call (1.5), (4.5); as
-    `row_sum`.
-    """
-    t = torch.full(batch.ids.shape, JUST_ABOVE_ZERO, dtype=torch.float64, device=batch.ids.device)
-    if batch.counts is not None:
-        t = torch.where(batch.counts, t, 0.0)
-    z = process.shuffle(
-        batch.ids, t, network.num_tokens, noise.at(-1 - noise.step)
-    )  # other draws than those at t
-    tiling = schedule.plan(t.shape[-1], t.device).tiling_at_zero
-    draw = Draw(z, t, torch.zeros_like(t), tiling, 1.0)
-    return row_sum(network, batch, draw, Nelbo(), process, schedule)
+    def reconstruction(self, network: Denoiser, batch: Batch, noise: Noise) -> Nats:
+        """-log p(x | z_0) at t = 0+ for a process with an atom, in continuous time (1.5), (4.5).
 
+        Its draws are not those of the rows.
+        """
+        t = torch.full_like(batch.ids, JUST_ABOVE_ZERO, dtype=torch.float64)
+        if batch.counts is not None:
+            t = torch.where(batch.counts, t, 0.0)
+        elsewhere = noise.at(-1 - noise.step)
+        z = self.process.shuffle(batch.ids, t, network.num_tokens, elsewhere)
+        tiling = self.hyperschedule.plan(t.shape[-1], t.device).tiling_at_zero
+        draw = Draw(z, t, torch.zeros_like(t), tiling, factor=1.0)
+        return replace(self, objective=Nelbo()).at(network, batch, draw)
 
-def estimate(
-    network: Denoiser,
-    batch: Batch,
-    process: Process,
-    schedule: Hyperschedule,
-    objective: Objective,
-    estimator: Estimator,
-    noise: Noise,
-) -> tuple[Tensor, Tensor]:
-    """One draw of the objective: the rows and, for the bound of a process with an atom in
-    continuous time, its reconstruction.
-
-    Returns:
-        The differentiable sum over the batch, and the values [B, L] float64 in nats (without
-        gradient).
-    """
-    if estimator.blind and network.sees_time:
-        raise ValueError(
-            f"{estimator} holds for networks that do not look at t, this one does: use Stratified"
-        )
-    draw = estimator(batch, process, schedule, network.num_tokens, noise)
-    total, nats = row_sum(network, batch, draw, objective, process, schedule)
-    if objective.is_bound and process.atom and draw.s is None:
-        more, added = reconstruction(network, batch, process, schedule, noise)
-        total, nats = total + more, nats + added
-    return total, nats
-
-
-def sequence_nats(
-    network: Denoiser,
-    batch: Batch,
-    process: Process,
-    schedule: Hyperschedule,
-    objective: Objective,
-    estimator: Estimator,
-    noise: Noise,
-) -> Tensor:
-    """One unbiased draw of the bound at every position, [B, L] float64 nats: `estimate` and the
-    prior term.
-
-    For an objective that is not the NELBO (a loss, or B2 of `maths.md` 4.3) without prior term.
-    """
-    nats = estimate(network, batch, process, schedule, objective, estimator, noise)[1]
-    if not objective.is_bound:
-        return nats
-    prior = process.prior_kl(network.num_tokens).to(nats.device)
-    return nats + (prior if batch.counts is None else prior * batch.counts)
+    def described(self, L: int) -> str:
+        """How it is estimated on L tokens, in words."""
+        return self.estimator.described(self.hyperschedule, L)
 
 
 def bounds(
-    process: Process, prediction: Prediction = Prediction.CAVITY
-) -> dict[str, tuple[Process, Objective]]:
-    """The bounds that can be stated for a network trained under `process`, each as (process,
-    objective).
+    process: Process,
+    hyperschedule: Hyperschedule,
+    L: int,
+    *,
+    prediction: Prediction = Prediction.CAVITY,
+    sees_time: bool = False,
+    discrete: bool = False,
+) -> dict[str, Bound]:
+    """The bounds that can be stated for a network trained under `process`, by name, each with its
+    estimator of least variance.
 
     `nelbo` is the bound of the process that is sampled. An ε-Hybrid network has two more readings
     (`maths.md` 4.3): `b1`, masking only with a clean context (MDLM's bound of the same network),
     and `b2`, unmasking with a noisy display of the context.
+
+    >>> from textdiff.hyperschedule import Block, Flat
+    >>> from textdiff.process import EpsilonHybrid, GammaHybrid
+    >>> list(bounds(EpsilonHybrid(0.01), Flat(64), L=128))
+    ['nelbo', 'b1', 'b2']
+    >>> bounds(GammaHybrid(0.3), Block(16, 16), L=128)["nelbo"].described(L=128)
+    'stratified, 16-step'
+
+    Args:
+        process: the process of training.
+        hyperschedule: the schedule whose bounds they are.
+        L: tokens of a sequence.
+        prediction: what the network predicts.
+        sees_time: whether the network looks at t.
+        discrete: the T-step bound of a flat schedule instead of continuous time.
     """
+    readings: dict[str, tuple[Process, Objective]] = {"nelbo": (process, Nelbo())}
     if prediction == Prediction.LOG_SCORE:
-        return {"nelbo": (process, ScoreEntropy())}
-    found: dict[str, tuple[Process, Objective]] = {"nelbo": (process, Nelbo())}
-    if isinstance(process, EpsilonHybrid):
-        found |= {"b1": (Absorbing(), Nelbo()), "b2": (process, WeightedCrossEntropy(0.0))}
+        readings = {"nelbo": (process, ScoreEntropy())}
+    elif isinstance(process, EpsilonHybrid):
+        readings["b1"] = (Absorbing(), Nelbo())
+        readings["b2"] = (process, WeightedCrossEntropy(0.0))
+    found = {}
+    for name, (whose, objective) in readings.items():
+        estimator = least_variance(whose, hyperschedule, L, discrete=discrete, sees_time=sees_time)
+        found[name] = Bound(name, whose, hyperschedule, objective, estimator)
     return found

@@ -30,9 +30,8 @@ class LogSoftmaxStatistics(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         top, place = logits.max(-1, keepdim=True)
         e = (logits - top).exp_().scatter_(-1, place, 0.0)
-        rest = e.sum(
-            -1, keepdim=True
-        )  # without the largest: log1p keeps the digits of 1 - x̂_x where x̂ is near x
+        # Without the largest: log1p keeps the digits of 1 - x̂_x where x̂ is near x.
+        rest = e.sum(-1, keepdim=True)
         e.scatter_(-1, place, 1.0)
         mass, log_mass = 1 + rest, rest.log1p()
         l_x, l_z = (
@@ -40,9 +39,8 @@ class LogSoftmaxStatistics(torch.autograd.Function):
         )
         odds = None if L is None else L.to(e.dtype).exp().unsqueeze(-1) / mass
         total = torch.zeros_like(l_x)
-        if (
-            odds is not None
-        ):  # softplus(L + l) = log1p(e^L x̂); where x̂ underflows, c times its share is below e^-87
+        # softplus(L + l) = log1p(e^L x̂); where x̂ underflows, c times its share is below e^-87
+        if odds is not None:
             total = (e * odds).scatter_(-1, x.unsqueeze(-1), 0.0).log1p_().sum(-1)
         ctx.save_for_backward(e, mass, x, z, odds)
         return l_x, l_z, total
@@ -57,9 +55,8 @@ class LogSoftmaxStatistics(torch.autograd.Function):
             grad = e * (-slopes / mass)
         else:
             ratio = (e * odds).scatter_(-1, x.unsqueeze(-1), 0.0)
-            grad = (
-                ratio.reciprocal_().add_(1).reciprocal_().mul_(g_sum.unsqueeze(-1))
-            )  # ratio/(1 + ratio), in place
+            # ratio/(1 + ratio), in place
+            grad = ratio.reciprocal_().add_(1).reciprocal_().mul_(g_sum.unsqueeze(-1))
             slopes = slopes + grad.sum(-1, keepdim=True)
             grad.addcmul_(e, slopes / mass, value=-1)
         grad.scatter_add_(-1, x.unsqueeze(-1), g_x.unsqueeze(-1))
@@ -109,7 +106,8 @@ def nelbo_integrand(logits: Tensor, x: Tensor, z: Tensor, t: Tensor, process: Pr
     """The continuous-time NELBO integrand per unit of t, in nats (2.4).
 
     z = MASK:    (m'/m + v) KL
-    z ordinary:  [u (KL + IS) + v m/(1-m) IS] / (N d_t(z | x)),     IS = ρ - 1 - log ρ,  ρ = d_t(z | x)/d_t(z | x̂)
+    z ordinary:  [u (KL + IS) + v m/(1-m) IS] / (N d_t(z | x))
+                 IS = ρ - 1 - log ρ,    ρ = d_t(z | x)/d_t(z | x̂)
 
     Args:
         logits: cavity logits [R, N].

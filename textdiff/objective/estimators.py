@@ -1,7 +1,7 @@
 """Unbiased estimates of a bound: which times and which noise are drawn, and the sum over a
 sequence.
 
-    -log p(x) <= Σ_i KL_prior + E[ factor · Σ_i value(row i) ] + reconstruction of an atom            (2.1), (3.1)
+    -log p(x) <= Σ_i KL_prior + E[factor · Σ_i value(row i)] + reconstruction      (2.1), (3.1)
 
 One path for every hyperschedule, the tiling: each position is in one window, all windows are seen
 in one network call.
@@ -23,8 +23,14 @@ from .batch import Batch
 
 @dataclass(frozen=True)
 class Draw:
-    """Noisy sequences: z [B, L]; t and s [B, L] (s None: continuous time); their tiling; the factor
-    of the sum.
+    """A noisy version of each sequence of a batch.
+
+    Args:
+        z: [B, L] in 0..N, MASK = N.
+        t: [B, L] in [0, 1], 0 at tokens that do not count.
+        s: [B, L] in [0, 1], the next cleaner time of the T-step chain; None: continuous time.
+        tiling: the windows of the schedule.
+        factor: of the sum over all rows: T for the T-step bound (`maths.md` 3.4), else 1.
     """
 
     z: Tensor
@@ -51,7 +57,11 @@ class Estimator:
     def __call__(
         self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise
     ) -> Draw:
-        """One noisy version of each sequence."""
+        """One noisy version of each sequence of a batch, for a network over N tokens."""
+        raise NotImplementedError
+
+    def described(self, schedule: Hyperschedule, L: int) -> str:
+        """The way of drawing L tokens under a schedule, in words."""
         raise NotImplementedError
 
 
@@ -92,7 +102,12 @@ class Stratified(Estimator):
             t = torch.where(batch.counts, t, 0.0)
             s = None if s is None else torch.where(batch.counts, s, 0.0)
         z = process.corrupt(batch.ids, t, N, noise)
-        return Draw(z, t, s, tiling, float(schedule.T) if steps else 1.0)
+        return Draw(z, t, s, tiling, factor=float(schedule.T) if steps else 1.0)
+
+    def described(self, schedule: Hyperschedule, L: int) -> str:
+        """As for every estimator."""
+        steps = self.discrete or not continuous(schedule, L)
+        return f"stratified, {schedule.T}-step" if steps else "stratified, continuous time"
 
 
 @dataclass(frozen=True)
@@ -118,13 +133,15 @@ class MaskCount(Estimator):
         L = batch.ids.shape[-1]
         if process.needs_time or not process.masks:
             raise ValueError(
-                f"mask-count conditioning holds for absorbing and ε-Hybrid noise, not for {process}: use Stratified"
+                "mask-count conditioning holds for absorbing and ε-Hybrid noise, "
+                f"not for {process}: use Stratified"
             )
         plan = schedule.plan(L, batch.ids.device)
         group = plan.by_position(plan.group)
         if not plan.apart:
             raise ValueError(
-                f"mask-count conditioning holds where windows never overlap, not for {schedule}: use Stratified"
+                "mask-count conditioning holds where windows never overlap, "
+                f"not for {schedule}: use Stratified"
             )
         valid = (
             torch.ones_like(batch.ids, dtype=torch.bool) if batch.counts is None else batch.counts
@@ -135,7 +152,11 @@ class MaskCount(Estimator):
         t = torch.where(valid, count / d.clamp_min(1).double(), 0.0)
         rank = _rank(noise.positions(batch.ids, Stream.ORDER) + (~valid).double(), group)
         z = torch.where(valid & (rank < count), N, process.shuffle(batch.ids, t, N, noise))
-        return Draw(z, t, None, plan.tiling_at_zero, 1.0)
+        return Draw(z, t, None, plan.tiling_at_zero, factor=1.0)
+
+    def described(self, schedule: Hyperschedule, L: int) -> str:
+        """As for every estimator."""
+        return "mask count, continuous time"
 
 
 def _rank(u: Tensor, group: Tensor) -> Tensor:
@@ -149,19 +170,26 @@ def least_variance(
     process: Process,
     schedule: Hyperschedule,
     L: int,
+    *,
     discrete: bool = False,
     sees_time: bool = False,
 ) -> Estimator:
     """Mask-count conditioning where it holds, else stratified offsets.
 
-    `discrete` asks for the T-step bound; `sees_time` says whether the network looks at t.
+    >>> from textdiff.hyperschedule import Block, Flat
+    >>> from textdiff.process import Absorbing
+    >>> least_variance(Absorbing(), Flat(64), L=128)
+    MaskCount()
+    >>> least_variance(Absorbing(), Block(16, 16), L=128)
+    Stratified(discrete=False)
+
+    Args:
+        process, schedule: whose bound it is.
+        L: tokens of a sequence.
+        discrete: the T-step bound of a flat schedule.
+        sees_time: whether the network looks at t.
     """
-    if (
-        not sees_time
-        and process.masks
-        and not process.needs_time
-        and continuous(schedule, L)
-        and not discrete
-    ):
+    timeless = not sees_time and not process.needs_time
+    if timeless and process.masks and continuous(schedule, L) and not discrete:
         return MaskCount()
     return Stratified(discrete)

@@ -2,8 +2,8 @@
 
 A row is a token x, its noisy value z (N = MASK) and its time t; with `s`, the next cleaner time,
 the value is that of the step t -> s of a T-step chain, without it the integrand of the continuous
-bound per unit of t. Objectives return values, they do not reduce; `has_value` says which rows have a
-value at all, so that no other row reaches the head.
+bound per unit of t. Objectives return values, they do not reduce; `has_value` says which rows have
+a value at all, so that no other row reaches the head.
 """
 
 from __future__ import annotations
@@ -32,9 +32,8 @@ class Rows:
     s: Tensor | None = None
 
     def __getitem__(self, index: Any) -> Rows:
-        return Rows(
-            self.x[index], self.z[index], self.t[index], None if self.s is None else self.s[index]
-        )
+        s = None if self.s is None else self.s[index]
+        return Rows(self.x[index], self.z[index], self.t[index], s)
 
 
 @dataclass(frozen=True)
@@ -44,23 +43,39 @@ class Objective:
     prediction: ClassVar[Prediction] = Prediction.CAVITY
     """What a network trained with it predicts."""
     is_bound: ClassVar[bool] = False
-    """Whether prior, rows and reconstruction add up to the process's bound on -log p(x)."""
+    """Whether prior, rows and reconstruction add up to the process's bound on -log p(x), (2.1)."""
 
     def check(self, process: Process) -> None:
         """Raise a ValueError if the objective is not defined for this process."""
 
     def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
-        """Which rows have a value: bool, the shape of rows.x."""
+        """Which rows have a value: bool, the shape of rows.x; the others need no logits."""
         raise NotImplementedError
 
     def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
-        """Nats per row [R]: per unit of t (s None), or per step t -> s."""
+        """What rows are worth: float64 nats [R], per unit of t (s None), or per step t -> s.
+
+        Args:
+            logits: [R, N] cavity logits, or log-scores as `prediction` says.
+            rows: what they predict.
+            process: whose noise z is.
+        """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Nelbo(Objective):
-    """The negative ELBO of the process: (2.4) in continuous time, (3.3)-(3.5) for the step t -> s."""
+    """The negative ELBO of the process: (2.4) in continuous time, (3.3)-(3.5) for the step t -> s.
+
+    A masked token of absorbing noise has the weight m'/m = 1/t on its cross-entropy; log 4 here:
+
+    >>> from textdiff.process import Absorbing
+    >>> rows = Rows(x=torch.tensor([2, 2]), z=torch.tensor([4, 2]), t=torch.tensor([0.5, 0.5]))
+    >>> Nelbo()(torch.zeros(2, 4), rows, Absorbing()).tolist()
+    [2.772588722239781, 0.0]
+    >>> Nelbo().has_value(rows, 4, Absorbing()).tolist()
+    [True, False]
+    """
 
     is_bound: ClassVar[bool] = True
 
@@ -75,15 +90,20 @@ class Nelbo(Objective):
     def __call__(self, logits: Tensor, rows: Rows, process: Process) -> Tensor:
         if rows.s is None:
             return nelbo_integrand(logits, rows.x, rows.z, rows.t, process)
-        return step_kl(logits, rows.x, rows.z, rows.s, rows.t, process)
+        return step_kl(logits, rows.x, rows.z, s=rows.s, t=rows.t, process=process)
 
 
 @dataclass(frozen=True)
 class WeightedCrossEntropy(Objective):
     """The paper's ε-Hybrid loss, Σ w CE, trained on cavity logits (4.1).
 
-    Weights with κ = 1 - ε: m'/m at MASK, λκ/(1-m) at shuffled and λ(1-κ)/(1-m) at kept visible
-    tokens; a shuffle may hit the token itself, so the kept weight is the mean of both given z = x.
+    Weights of a token per unit of m, with κ = 1 - ε:
+
+        MASK        1/m
+        shuffled    λ κ/(1-m)
+        kept        λ (1-κ)/(1-m)
+
+    A shuffle may hit the token itself, so the weight at z = x is the mean of both given z = x.
     The cross-entropy is that of the posterior for self-noise 1/2, cavity + log(1 + N) at the own
     token, which is what these weights make of any network (4.2): nothing needs recalibration. λ = 0
     is the bound B2 of maths 4.3, for every λ the loss is at least B2; for λ > 0 it bounds nothing
@@ -99,7 +119,8 @@ class WeightedCrossEntropy(Objective):
     def check(self, process: Process) -> None:
         if not process.masks or process.leaks:
             raise ValueError(
-                f"the weighted cross-entropy is defined for masking processes without leak, not for {process}: use Nelbo"
+                "the weighted cross-entropy is defined for masking processes without leak, "
+                f"not for {process}: use Nelbo"
             )
 
     def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
@@ -114,11 +135,8 @@ class WeightedCrossEntropy(Objective):
         ce = -LogSoftmaxStatistics.apply(shifted, rows.x, rows.x, None)[0].double()
         corrupt = clock.log_corrupt.exp()
         kept = clock.keep * corrupt * (1 + 1 / N) / (clock.keep + corrupt / N)
-        visible = (
-            self.lambda_
-            * torch.where(rows.z == rows.x, kept, clock.keep)
-            / (1 - clock.mask).clamp_min(1e-30)
-        )
+        weight = self.lambda_ * torch.where(rows.z == rows.x, kept, clock.keep)
+        visible = weight / (1 - clock.mask).clamp_min(1e-30)
         return flow * torch.where(rows.z == N, 1 / clock.mask.clamp_min(1e-30), visible) * ce
 
 
@@ -132,7 +150,11 @@ class ScoreEntropy(Objective):
     """Exact score entropy for log-score networks: the NELBO of any process without leak, per unit
     of t (`maths.md` 2.5, (2.9)).
 
-    SE = Σ_{y≠z} R(y -> z) (s_y - r_y log s_y + K(r_y)),     r_y = q(y | x)/q(z | x),  K(a) = a (log a - 1)
+        SE = Σ_{y≠z} R(y -> z) (s_y - r_y log s_y + K(r_y))
+        r_y = q(y | x)/q(z | x),    K(a) = a (log a - 1)
+
+    The γ loss as the paper's code has it is another (`maths.md` 8.1), which bounds nothing between
+    γ = 0 and γ = 1.
     """
 
     prediction: ClassVar[Prediction] = Prediction.LOG_SCORE
@@ -141,7 +163,8 @@ class ScoreEntropy(Objective):
     def check(self, process: Process) -> None:
         if process.leaks or process.atom:
             raise ValueError(
-                f"score entropy is defined for processes without leak or atom, not for {process}: use Nelbo"
+                "score entropy is defined for processes without leak or atom, "
+                f"not for {process}: use Nelbo"
             )
 
     def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
@@ -159,7 +182,8 @@ class ScoreEntropy(Objective):
         self.check(process)
         if rows.s is not None:
             raise ValueError(
-                "score entropy is a bound in continuous time only: use a flat hyperschedule, or Nelbo"
+                "score entropy is a bound in continuous time only: "
+                "use a flat hyperschedule, or Nelbo"
             )
         N = logits.shape[-1]
         clock = process.clock(inside(rows.t))
@@ -175,21 +199,3 @@ class ScoreEntropy(Objective):
         shuffled = total_s - total_log - (odds - 1) * log_x + _k(odds) - (N - 2)
         unmoved = torch.where(rows.z == rows.x, kept, shuffled)
         return torch.where(visible, -clock.keep_rate / N * unmoved, masked)
-
-
-@dataclass(frozen=True)
-class PublishedScoreEntropy(ScoreEntropy):
-    """The γ loss as the paper's code has it: e^σ where e^{(1-γ)σ} and e^{γσ} belong, and no r_0
-    (`maths.md` 8.1).
-
-    Right at γ = 0 and γ = 1 only; in between it bounds nothing and hardly punishes a corrupted
-    visible token.
-    """
-
-    is_bound: ClassVar[bool] = False
-
-    def _ratios(self, clock: Clock, N: int) -> tuple[Tensor, Tensor, Tensor]:
-        grown = torch.expm1(-clock.log_keep - torch.log1p(-clock.mask)).clamp_min(
-            1e-30
-        )  # e^σ - 1, since e^-σ = κ(1-m)
-        return torch.zeros_like(grown), 1 / grown, 1 + N / grown

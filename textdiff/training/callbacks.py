@@ -31,28 +31,22 @@ class ModelFolder(Callback):
     ) -> None:
         """Write the folder from the weights that the checkpoint holds."""
         if trainer.is_global_zero and trainer.state.fn == "fit":
-            save(
-                pl_module.model(), trainer.default_root_dir, network_state(checkpoint["state_dict"])
-            )  # type: ignore[operator]
+            weights = network_state(checkpoint["state_dict"])
+            save(pl_module.model(), trainer.default_root_dir, weights)  # type: ignore[operator]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder from the final weights (the EMA callback has put its own in place) and
         draw the pictures.
         """
-        whole = (
-            trainer.strategy.lightning_module_state_dict()
-        )  # all ranks take part where weights are sharded
+        # All ranks take part where weights are sharded.
+        whole = trainer.strategy.lightning_module_state_dict()
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
         model = pl_module.model()  # type: ignore[operator]
         save(model, run, network_state(whole))
-        L = min(model.length, DRAWN)
-        try:
-            picture = pictures.matrix(model.hyperschedule, L)
-        except ValueError:  # start steps given one by one fit one length only
-            picture = pictures.matrix(model.hyperschedule, model.length)
-        picture.savefig(run / "hyperschedule.png", dpi=150)
+        L = model.hyperschedule.shortened(model.length, DRAWN)
+        pictures.matrix(model.hyperschedule, L).savefig(run / "hyperschedule.png", dpi=150)
         curves(run).savefig(run / "loss.png", dpi=150)
 
 

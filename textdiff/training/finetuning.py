@@ -24,12 +24,13 @@ SHAPELESS = {
 
 def architecture(origin: Model) -> Architecture:
     """The shape of a model's network; a ValueError if that has no name in a config."""
-    found = getattr(origin.network, "architecture", None)
-    if found is None:
+    shape = getattr(origin.network, "architecture", None)
+    if shape is None:
         raise ValueError(
-            f"init_from holds a {type(origin.network).__name__}, whose shape is not known here: state model.network"
+            f"init_from holds a {type(origin.network).__name__}, whose shape is not known here: "
+            "state model.network"
         )
-    return found
+    return shape
 
 
 def give(
@@ -41,23 +42,34 @@ def give(
         ValueError: if the tokenizer, the shape of the network or the meaning of its output is
             another.
     """
-    theirs, ours = (tokenizer_hash(each) for each in (origin.tokenizer, tokenizer))  # type: ignore[arg-type]
+    theirs = tokenizer_hash(origin.tokenizer)  # type: ignore[arg-type]
+    ours = tokenizer_hash(tokenizer)  # type: ignore[arg-type]
     if theirs != ours:
         raise ValueError(
-            f"init_from has another tokenizer (sha256 {theirs[:12]}) than the data (sha256 {ours[:12]}): use its own, "
-            "--data.tokenizer textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path with its folder or Hub id"
+            f"init_from has another tokenizer (sha256 {theirs[:12]}) than the data "
+            f"(sha256 {ours[:12]}): use its own, "
+            "--data.tokenizer textdiff.data.PretrainedTokenizer "
+            "--data.tokenizer.name_or_path with its folder or Hub id"
         )
-    given, here = _shape(origin.network, origin.prediction), _shape(network, prediction)
-    differ = [
-        f"{name} {given.get(name)} here {here.get(name)}"
-        for name in given | here
-        if given.get(name) != here.get(name)
-    ]
-    if differ:
+    shape = _shape(origin.network, origin.prediction)
+    if differ := difference(shape, _shape(network, prediction)):
         raise ValueError(
-            f"init_from holds another network: {', '.join(differ)}; state the same, or leave model.network out"
+            f"init_from holds another network: {differ}; state the same, or leave model.network out"
         )
     network.load_state_dict(origin.network.state_dict(), strict=True)  # type: ignore[attr-defined]
+
+
+def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """What is not the same, in words; empty if all is.
+
+    >>> difference({"layers": 2, "width": 8}, {"layers": 3, "width": 8})
+    'layers 2 here 3'
+    """
+    return ", ".join(
+        f"{name} {theirs.get(name)} here {ours.get(name)}"
+        for name in theirs | ours
+        if theirs.get(name) != ours.get(name)
+    )
 
 
 def _shape(network: Any, prediction: Prediction) -> dict[str, Any]:

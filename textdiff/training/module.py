@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,17 @@ from ..model.model import Model
 from ..model.requests import MASK_TEXT, check_tokenizer
 from ..network import Architecture, Transformer, TransformerDenoiser
 from ..noise import Noise, Stream, uniform
-from ..objective import Batch, Estimator, Nelbo, Objective, Stratified, least_variance
-from ..objective.bounds import bounds, estimate, sequence_nats
+from ..objective import Batch, Bound, Estimator, Nelbo, Objective, Stratified
+from ..objective.bounds import bounds
 from ..process import EpsilonHybrid, Process
 from ..samplers import Ancestral, Sampler
 from ..spec import build, classes_of, describe
 from . import finetuning
-from .optimiser import _check_optimiser
+from .optimiser import Optimiser, steps_of
 
 TOKENIZER = "tokenizer"  # a checkpoint's hash of the tokenizer
+UNIMPORTANT = ("dropout", "attention", "checkpoint")
+"""Arguments of a network that say nothing of its weights."""
 
 
 class TextDiffusion(LightningModule):
@@ -76,22 +77,18 @@ class TextDiffusion(LightningModule):
         # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as
         # such.
         self.process: Process = build(process, Process)  # type: ignore[type-abstract]
-        self.hyperschedule, self.objective = (
-            build(hyperschedule, Hyperschedule),
-            build(objective, Objective),
-        )
+        self.hyperschedule = build(hyperschedule, Hyperschedule)
+        self.objective = build(objective, Objective)
         self.origin = load(init_from) if isinstance(init_from, str | Path) else init_from
-        shape = network or (
-            Transformer() if self.origin is None else finetuning.architecture(self.origin)
-        )
-        self.architecture = build(shape, Architecture)
+        self.architecture = build(network or _shape(self.origin), Architecture)
         self.estimator = build(estimator, Estimator)
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
-        _check_optimiser(lr, betas, weight_decay, warmup, final_lr)
-        self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
-        self.warmup, self.final_lr, self.compiled, self.seed = warmup, final_lr, compile, seed
-        self.num_tokens, self.bos = num_tokens, bos
+        self.optimiser = Optimiser(lr, betas, weight_decay, warmup, final_lr)
+        self.compiled = compile
+        self.seed = seed
+        self.num_tokens = num_tokens
+        self.bos = bos
         self.network: TransformerDenoiser | None = None
         self.metrics: dict[str, MeanMetric] = {}
         if num_tokens is not None:
@@ -102,13 +99,17 @@ class TextDiffusion(LightningModule):
         self.network = self.architecture.build(
             self.num_tokens, self.process.needs_time, self.bos or 0
         )
-        self.decayed = {
-            name for name, p in self.named_parameters() if p.ndim >= 2
-        }  # now: FSDP flattens them later
+        # Now: FSDP flattens them later.
+        self.decayed = {name for name, p in self.named_parameters() if p.ndim >= 2}
+
+    @property
+    def _tokenizer(self) -> Any:
+        """The data's."""
+        return self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
 
     def configure_model(self) -> None:
         """Build the network once the tokenizer is known."""
-        tokenizer = self.trainer.datamodule.tokenizer if self._trainer is not None else None  # type: ignore[attr-defined]
+        tokenizer = None if self._trainer is None else self._tokenizer
         if self.network is None and tokenizer is not None:
             self.num_tokens, self.bos = len(tokenizer), tokenizer.bos_token_id
             with torch.random.fork_rng():
@@ -121,21 +122,25 @@ class TextDiffusion(LightningModule):
             self.origin = None
 
     @property
+    def bound(self) -> Bound:
+        """What training minimises."""
+        return Bound("loss", self.process, self.hyperschedule, self.objective, self.estimator)
+
+    @property
     def hparams_plain(self) -> dict[str, Any]:
         """Every argument as a plain value, enough to build this module again."""
         objects = {
             "process": self.process,
             "hyperschedule": self.hyperschedule,
             "objective": self.objective,
-        }
-        objects |= {
             "network": self.architecture,
             "estimator": self.estimator,
             "sampler": self.sampler,
         }
-        plain = ("lr", "betas", "weight_decay", "warmup", "final_lr", "seed", "num_tokens", "bos")
-        described = {k: describe(v) for k, v in objects.items()} | {
-            k: describe(getattr(self, k)) for k in plain
+        plain = {"seed": self.seed, "num_tokens": self.num_tokens, "bos": self.bos}
+        described = {
+            name: describe(value)
+            for name, value in (objects | vars(self.optimiser) | plain).items()
         }
         return described | {"compile": self.compiled}
 
@@ -144,7 +149,7 @@ class TextDiffusion(LightningModule):
         module.
         """
         checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = self.hparams_plain
-        checkpoint[TOKENIZER] = tokenizer_hash(self.trainer.datamodule.tokenizer)  # type: ignore[attr-defined]
+        checkpoint[TOKENIZER] = tokenizer_hash(self._tokenizer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another network or tokenizer, and say what differs."""
@@ -152,42 +157,36 @@ class TextDiffusion(LightningModule):
         if "network" not in saved:
             raise ValueError("this checkpoint is not one that textdiff wrote")
         if self._trainer is not None:
-            tokenizer = self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+            tokenizer = self._tokenizer
             check_tokenizer(tokenizer, saved["num_tokens"])
             if checkpoint.get(TOKENIZER, "unknown") not in ("unknown", tokenizer_hash(tokenizer)):
                 raise ValueError(
-                    "the checkpoint was trained with another tokenizer: use its config.yaml and the same training text"
+                    "the checkpoint was trained with another tokenizer: "
+                    "use its config.yaml and the same training text"
                 )
-        own = classes_of(self.architecture, self.process, self.objective)
-        theirs, ours = (
-            _meaning(*parts, classes=own)
-            for parts in (
-                (saved["network"], saved["process"], saved["objective"]),
-                (self.architecture, self.process, self.objective),
-            )
-        )
-        differ = [
-            f"{name} {theirs[name]} here {ours.get(name)}"
-            for name in theirs
-            if theirs[name] != ours.get(name)
-        ]
-        if differ:
+        parts = (self.architecture, self.process, self.objective)
+        own = classes_of(*parts)
+        theirs = _meaning(saved["network"], saved["process"], saved["objective"], own)
+        ours = _meaning(*parts, own)
+        if differ := finetuning.difference(theirs, ours):
             raise ValueError(
-                f"the checkpoint holds a network of another architecture: {', '.join(differ)}; use its config.yaml"
+                f"the checkpoint holds a network of another architecture: {differ}; "
+                "use its config.yaml"
             )
 
     def model(self) -> Model:
         """What is saved and sampled: the network with all that belongs to it."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert self.network is not None
+        packing = {"documents": data.documents, "padding": data.padding}
         return Model(
             self.network,
             self.process,
             self.hyperschedule,
-            data.tokenizer,
-            data.length,
-            self.objective.prediction,
-            {"corpus": describe(data.corpus), "documents": data.documents, "padding": data.padding},
+            tokenizer=data.tokenizer,
+            length=data.length,
+            prediction=self.objective.prediction,
+            data={"corpus": describe(data.corpus)} | packing,
         )
 
     def on_fit_start(self) -> None:
@@ -202,23 +201,14 @@ class TextDiffusion(LightningModule):
         """
         sequences = Batch(**batch)
         if self.network.config.dropout:
-            torch.manual_seed(
-                int(uniform(self.seed, 0, sequences.slot[0].cpu(), 0, Stream.DROPOUT) * 2**52)
-            )
+            first = sequences.slot[0].cpu()
+            key = uniform(self.seed, 0, first, 0, Stream.DROPOUT)
+            torch.manual_seed(int(key * 2**52))
         noise = Noise(self.seed, sequences.slot)
-        total, _values = estimate(
-            self.network,
-            sequences,
-            self.process,
-            self.hyperschedule,
-            self.objective,
-            self.estimator,
-            noise,
-        )
-        loss = total / sequences.ids.numel()
-        if not self.trainer.strategy.reduce_boolean_decision(
-            bool(loss.detach().isfinite())
-        ):  # all ranks stop, none waits for another
+        loss = self.bound.nats(self.network, sequences, noise).total / sequences.ids.numel()
+        finite = bool(loss.detach().isfinite())
+        # All ranks stop, none waits for another.
+        if not self.trainer.strategy.reduce_boolean_decision(finite):
             raise ValueError(
                 f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients"
             )
@@ -227,22 +217,22 @@ class TextDiffusion(LightningModule):
 
     def _measure(self, stage: str, batch: dict[str, Tensor]) -> None:
         sequences = Batch(**batch)
-        L = sequences.ids.shape[-1]
-        for name, (process, objective) in bounds(self.process, self.objective.prediction).items():
-            estimator = least_variance(
-                process, self.hyperschedule, L, sees_time=self.network.sees_time
-            )
+        stated = bounds(
+            self.process,
+            self.hyperschedule,
+            sequences.ids.shape[-1],
+            prediction=self.objective.prediction,
+            sees_time=self.network.sees_time,
+        )
+        tokens = sequences.scored.sum()
+        for name, bound in stated.items():
             noise = Noise(self.seed, sequences.example, step=1)
-            nats = sequence_nats(
-                self.network, sequences, process, self.hyperschedule, objective, estimator, noise
-            )
-            if f"{stage}/{name}" not in self.metrics:
-                self.metrics[f"{stage}/{name}"] = (
-                    MeanMetric().set_dtype(torch.float64).to(self.device)
-                )
-            self.metrics[f"{stage}/{name}"].update(
-                nats.sum() / sequences.scored.sum(), sequences.scored.sum()
-            )
+            nats = bound.nats(self.network, sequences, noise).values.sum()
+            key = f"{stage}/{name}"
+            if key not in self.metrics:
+                mean = MeanMetric().set_dtype(torch.float64)
+                self.metrics[key] = mean.to(self.device)
+            self.metrics[key].update(nats / tokens, tokens)
 
     def _report(self, stage: str) -> None:
         for name, metric in self.metrics.items():
@@ -279,63 +269,22 @@ class TextDiffusion(LightningModule):
             for row, text in enumerate(batch)
         ]
 
-    def _steps(self) -> int:
-        """Steps of the whole training; Lightning's own estimate would start the data loader before
-        a resume has set its place.
-        """
-        trainer, data = self.trainer, self.trainer.datamodule  # type: ignore[attr-defined]
-        steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
-        if not data.corpus.streaming and trainer.max_epochs >= 0:
-            limit, batches = (
-                trainer.limit_train_batches,
-                len(data.packed("train")) // data.batch_size,
-            )
-            batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
-            steps = min(
-                steps, trainer.max_epochs * math.ceil(batches / trainer.accumulate_grad_batches)
-            )
-        if steps == math.inf:
-            raise ValueError("the cosine of the learning rate needs an end: set trainer.max_steps")
-        return int(steps)
-
     def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW (decay on matrices only) with linear warm-up and a cosine down to final_lr · lr."""
-        named = [
-            (name.replace("_fsdp_wrapped_module.", ""), p) for name, p in self.named_parameters()
-        ]
-        matrices = [p for name, p in named if name in self.decayed]
-        others = [p for name, p in named if name not in self.decayed]
-        groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
-        optimizer._step_supports_amp_scaling = (
-            False  # else Lightning refuses to clip gradients under mixed precision
-        )
-        steps = self._steps()
-        if 0 < steps <= self.warmup:
-            raise ValueError(
-                f"warmup {self.warmup} leaves none of the {steps} steps: lower model.warmup or raise trainer.max_steps"
-            )
-
-        def share(step: int) -> float:
-            if step < self.warmup:
-                return (step + 1) / self.warmup
-            progress = min((step - self.warmup) / (steps - self.warmup), 1.0)
-            return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
+        """AdamW and its learning rate, as `Optimiser` has them."""
+        optimizer = self.optimiser.adamw(self.named_parameters(), self.decayed)
+        schedule = self.optimiser.schedule(optimizer, steps_of(self.trainer))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _shape(origin: Model | None) -> Architecture:
+    """The network's shape where none is stated."""
+    return Transformer() if origin is None else finetuning.architecture(origin)
 
 
 def _meaning(network: Any, process: Any, objective: Any, classes: Sequence[type]) -> dict[str, Any]:
     """What decides which weights a network has and what they mean."""
     arguments = describe(build(network, Architecture, classes))["init_args"]
-    kept = {
-        name: value
-        for name, value in arguments.items()
-        if name not in ("dropout", "attention", "checkpoint")
-    }
+    kept = {name: value for name, value in arguments.items() if name not in UNIMPORTANT}
+    sees_time = build(process, Process, classes).needs_time  # type: ignore[type-abstract]
     predicts = str(build(objective, Objective, classes).prediction)
-    return {**kept, "sees t": build(process, Process, classes).needs_time, "predicts": predicts}
+    return {**kept, "sees t": sees_time, "predicts": predicts}

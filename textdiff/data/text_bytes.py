@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from transformers import PreTrainedTokenizerFast
 
-from ..data.packing import Packed
+from .packing import Packed
 
 
 def unknown(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int:
