@@ -165,7 +165,10 @@ def kernel(p: Process, s: float, t: float, N: int) -> Tensor:
     )
     eye, K = torch.eye(N, dtype=torch.float64), torch.zeros(N + 1, N + 1, dtype=torch.float64)
     if isinstance(p, GIDD):
-        noise = lambda m, k: torch.tensor([(1 - k) * (1 - m) / N] * N + [m], dtype=torch.float64)  # noqa: E731
+
+        def noise(m: float, k: float) -> Tensor:
+            return torch.tensor([(1 - k) * (1 - m) / N] * N + [m], dtype=torch.float64)
+
         keep = kt * (1 - mt) / (ks * (1 - ms))
         return keep * torch.eye(N + 1, dtype=torch.float64) + (
             noise(mt, kt) - keep * noise(ms, ks)

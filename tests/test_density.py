@@ -20,8 +20,6 @@ CODE = sorted(
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
 
 OPEN = {
-    "benchmarks/generation.py",
-    "benchmarks/training.py",
     "experiments/adapt/run.py",
     "experiments/estimators/run.py",
     "textdiff/commands/cli.py",
@@ -101,7 +99,6 @@ OPEN = {
     "tests/data/test_tokenizers.py",
     "tests/ddit_reference.py",
     "tests/denoiser/test_prediction.py",
-    "tests/enumeration.py",
     "tests/evaluation/test_evaluation.py",
     "tests/evaluation/test_quality.py",
     "tests/model/test_folder.py",
@@ -114,7 +111,6 @@ OPEN = {
     "tests/objective/test_objective.py",
     "tests/process/test_process.py",
     "tests/test_noise.py",
-    "tests/toys.py",
     "tests/training/test_distributed.py",
     "tests/viewer/test_viewer.py",
 }

@@ -461,18 +461,17 @@ def law_of(
         which.append(torch.full_like(p, axis))
     p, u, lo, hi, axis = map(torch.cat, (problems, base, low, high, which))
     found = []
-    while len(
-        p
-    ):  # an interval may hold several jumps: the first is found, then what is left to its right
+    # an interval may hold several jumps: the first is found, then what is left to its right
+    while len(p):
         end = hi
-        at = lambda place: outcome(p, u.scatter(1, axis[:, None], place[:, None]))  # noqa: B023, E731
-        at_low, at_end = at(lo), at(end)
+        at_low, at_end = (outcome(p, u.scatter(1, axis[:, None], x[:, None])) for x in (lo, end))
         for _ in range(52):
             middle = (lo + hi) / 2
-            same = at(middle) == at_low
+            same = outcome(p, u.scatter(1, axis[:, None], middle[:, None])) == at_low
             lo, hi = torch.where(same, middle, lo), torch.where(same, hi, middle)
         found.append((p, axis, hi))
-        more = (at(hi) != at_end) & (end - hi > 1e-14)
+        at_high = outcome(p, u.scatter(1, axis[:, None], hi[:, None]))
+        more = (at_high != at_end) & (end - hi > 1e-14)
         p, u, axis, lo, hi = p[more], u[more], axis[more], hi[more], end[more]
     p, axis, hi = map(torch.cat, zip(*found, strict=True)) if found else (p, axis, hi)
     edges = []  # per axis [P, C + 1], padded with cells of no width
