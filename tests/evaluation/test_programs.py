@@ -101,7 +101,7 @@ def test_the_quality_table(program, tmp_path, capsys, judge_folder, monkeypatch)
         assert name in rows
     found = json.loads((tmp_path / "results/mauve.json").read_text())
     assert set(found["null"]["bigram"]) >= set(mauve.SHOWN) <= set(found["rows"][0])
-    monkeypatch.setattr(quality, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(quality, "quality_of", None)  # nothing is measured again
     mauve.main(words)
     assert shown.splitlines()[-2:] == capsys.readouterr().out.splitlines()[-2:]
 
