@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import timing
 import torch
 
 from textdiff.generation.engine import denoise
@@ -119,7 +118,13 @@ class Ours:
         given = torch.full((batch, o.length), o.vocabulary, device=o.device)
         noise = Noise(seed, torch.arange(batch, device=o.device))
         done = denoise(
-            self.network, c.process, c.schedule, c.sampler, noise, given, use_cache=c.use_cache
+            self.network,
+            c.process,
+            c.schedule,
+            sampler=c.sampler,
+            noise=noise,
+            ids=given,
+            use_cache=c.use_cache,
         )
         return {
             "nfe": float(done.nfe.double().mean()),
@@ -132,35 +137,25 @@ def make(name: str, options: argparse.Namespace) -> GPT2 | Ours:
     return GPT2(options) if name == "GPT-2" else Ours(options, CASES[name])
 
 
-def now(options: argparse.Namespace) -> float:
-    if options.device == "cuda":
-        torch.cuda.synchronize()
-    return (
-        time.process_time()
-        if options.device == "cpu" and torch.get_num_threads() == 1
-        else time.perf_counter()
-    )
-
-
-def peak_bytes() -> int:
-    """This process's peak resident memory (not ru_maxrss, which a child inherits from its parent)."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
-
-
 def memory(name: str, options: argparse.Namespace) -> float:
     """Peak bytes above the weights, in this process."""
-    cuda = options.device == "cuda"
-    small = argparse.Namespace(
-        **{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads, "length": 16}
+    small = {"layers": 1, "vocabulary": 64, "width": 2 * options.heads, "length": 16}
+    make(name, argparse.Namespace(**{**vars(options), **small}))(1, 0)
+    runner, peak = timing.peak_during(
+        lambda: make(name, options),
+        lambda runner: runner(max(options.batches), 0),
+        options.device == "cuda",
     )
-    make(name, small)(1, 0)
-    before = 0 if cuda else peak_bytes()
+    return peak - timing.size(runner.network)
+
+
+def speed(name: str, batch: int, round_: int, options: argparse.Namespace) -> dict[str, float]:
+    """One batch of a case: its counts and tokens a second."""
+    timing.told(f"round {round_ + 1}/{options.rounds}: {name}, batch {batch}")
     runner = make(name, options)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    runner(max(options.batches), 0)
-    peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
-    return peak - before - sum(p.numel() * p.element_size() for p in runner.network.parameters())
+    begin = timing.now(options)
+    counts = runner(batch, round_)
+    return {**counts, "tokens_per_second": batch * options.length / (timing.now(options) - begin)}
 
 
 def measure(options: argparse.Namespace) -> dict[str, dict]:
@@ -170,30 +165,18 @@ def measure(options: argparse.Namespace) -> dict[str, dict]:
     for round_ in range(options.rounds):
         for name in names:
             for batch in options.batches:
-                print(
-                    f"\rround {round_ + 1}/{options.rounds}: {name}, batch {batch:<24}",
-                    end="",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                runner = make(name, options)
-                begin = now(options)
-                counts = runner(batch, round_)
-                speed = batch * options.length / (now(options) - begin)
                 known = rows[name].get(str(batch), {"tokens_per_second": 0.0})
-                rows[name][str(batch)] = {
-                    **counts,
-                    "tokens_per_second": max(speed, known["tokens_per_second"]),
-                }
+                found = speed(name, batch, round_, options)
+                fastest = max(found["tokens_per_second"], known["tokens_per_second"])
+                rows[name][str(batch)] = {**found, "tokens_per_second": fastest}
     for name in names:
-        print(f"\rmemory: {name:<40}", end="", file=sys.stderr, flush=True)
+        timing.told(f"memory: {name}")
         child = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
         done = subprocess.run(child, capture_output=True, text=True, check=True)
         rows[name]["memory_gb"] = float(done.stdout.split()[-1]) / 1e9
         for batch in map(str, options.batches):
-            rows[name][batch]["ratio"] = (
-                rows[name][batch]["tokens_per_second"] / rows["GPT-2"][batch]["tokens_per_second"]
-            )
+            base = rows["GPT-2"][batch]["tokens_per_second"]
+            rows[name][batch]["ratio"] = rows[name][batch]["tokens_per_second"] / base
     print(file=sys.stderr)
     return rows
 
@@ -223,32 +206,16 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--attention", default="sdpa", help="kernel of our cases")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("generation.json"))
-    parser.add_argument(
-        "--memory-of", help=argparse.SUPPRESS
-    )  # the child process that measures memory
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the child that measures memory
     options = parser.parse_args()
     if options.memory_of:
         print(memory(options.memory_of, options))
         return
     rows = measure(options)
     show(rows, options)
-    settings = {
-        key: str(value)
-        for key, value in vars(options).items()
-        if key not in ("memory_of", "output", "only")
-    }
-    machine = {
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "clock": "CPU time of the process"
-        if options.device == "cpu" and torch.get_num_threads() == 1
-        else "wall",
-        "torch": torch.__version__,
-    }
-    options.output.write_text(
-        json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False)
-        + "\n"
-    )
+    found = {**timing.described(options, ("memory_of", "output", "only")), "cases": rows}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    options.output.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

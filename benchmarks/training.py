@@ -20,13 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+import timing
 import torch
 from torch import nn
 
@@ -58,11 +57,6 @@ CASES: dict[str, tuple[Process, Hyperschedule, Objective, Estimator, str]] = {
 }
 
 
-def one_thread(options: argparse.Namespace) -> bool:
-    """Then CPU time is what a step costs, whatever else the machine does."""
-    return options.device == "cpu" and torch.get_num_threads() == 1
-
-
 class Runner:
     """One model and its step; keeps the seconds of each part."""
 
@@ -90,9 +84,7 @@ class Runner:
         return result
 
     def now(self) -> float:
-        if self.options.device == "cuda":
-            torch.cuda.synchronize()
-        return time.process_time() if one_thread(self.options) else time.perf_counter()
+        return timing.now(self.options)
 
     def step(self) -> None:
         begin = self.now()
@@ -185,57 +177,66 @@ def make(name: str, options: argparse.Namespace) -> Runner:
     return GPT2(options) if name == "GPT-2" else Ours(options, name)
 
 
-def peak_bytes() -> int:
-    """This process's peak resident memory (not ru_maxrss, which a child inherits from its parent)."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) * 1024
-
-
 def memory(name: str, options: argparse.Namespace) -> float:
     """Peak bytes above weights, gradients and moments during two steps, in this process."""
+    small = {"layers": 1, "vocabulary": 64, "width": 2 * options.heads}
+    make(name, argparse.Namespace(**{**vars(options), **small})).step()
+
+    def steps(runner: Runner) -> None:
+        runner.step()
+        runner.step()
+
     cuda = options.device == "cuda"
-    make(
-        name,
-        argparse.Namespace(
-            **{**vars(options), "layers": 1, "vocabulary": 64, "width": 2 * options.heads}
-        ),
-    ).step()
-    before = 0 if cuda else peak_bytes()
-    runner = make(name, options)
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-    runner.step()
-    runner.step()
-    peak = torch.cuda.max_memory_allocated() if cuda else peak_bytes()
-    return peak - before - 4 * sum(p.numel() * p.element_size() for p in runner.model.parameters())
+    runner, peak = timing.peak_during(lambda: make(name, options), steps, cuda)
+    return peak - 4 * timing.size(runner.model)
 
 
 def measured(name: str, environment: dict[str, str]) -> float:
     """`memory` in a process with these environment variables, GB."""
     command = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
-    return (
-        float(
-            subprocess.run(
-                command, capture_output=True, text=True, check=True, env=environment
-            ).stdout.split()[-1]
-        )
-        / 1e9
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.split()[-1]) / 1e9
+
+
+def speeds(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Every case once a round, after a step that is not counted."""
+    runners = {name: make(name, options) for name in ("GPT-2", *CASES)}
+    for runner in runners.values():
+        runner.step()
+        runner.seconds = dict.fromkeys(runner.seconds, 0.0)
+        runner.supervised = 0
+        runner.steps = 0
+    for round_ in range(options.rounds):
+        for name, runner in runners.items():
+            timing.told(f"round {round_ + 1}/{options.rounds}: {name}")
+            runner.step()
+    return {name: runner.row() for name, runner in runners.items()}
+
+
+def show(rows: dict[str, dict[str, float]]) -> None:
+    """The table on the screen."""
+    print(
+        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'superv./s':>13} {'alive GB':>9} "
+        f"{'resident':>9} {'body':>5} {'head':>6} {'adamw':>5}"
     )
+    for name, row in rows.items():
+        shares = " ".join(f"{100 * row[part]:5.0f}%" for part in ("body", "head", "optimizer"))
+        print(
+            f"{name:<24} {row['tokens_per_second']:9.0f} {row['ratio']:6.2f} "
+            f"{row['supervised_per_second']:13.0f} {row['memory_gb']:9.2f} "
+            f"{row['resident_gb']:9.2f} {shares}"
+        )
 
 
-def main() -> None:
+SHAPE = {"layers": 6, "width": 256, "heads": 4, "length": 256, "vocabulary": 50257}
+SHAPE |= {"batch": 8, "rounds": 6}
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    for name, value in (
-        ("layers", 6),
-        ("width", 256),
-        ("heads", 4),
-        ("length", 256),
-        ("vocabulary", 50257),
-        ("batch", 8),
-        ("rounds", 6),
-    ):
+    for name, value in SHAPE.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--attention", default="sdpa", help="kernel of our cases")
@@ -244,62 +245,27 @@ def main() -> None:
     )
     parser.add_argument("--compile", action="store_true", help="torch.compile our blocks")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_name("training.json"))
-    parser.add_argument(
-        "--memory-of", help=argparse.SUPPRESS
-    )  # the child process that measures memory
-    options = parser.parse_args()
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)  # the child that measures memory
+    return parser
+
+
+def main() -> None:
+    options = _parser().parse_args()
     if options.memory_of:
         print(memory(options.memory_of, options))
         return
-    names = ["GPT-2", *CASES]
-    runners = {name: make(name, options) for name in names}
-    for runner in runners.values():  # warm-up, not counted
-        runner.step()
-        runner.seconds, runner.supervised, runner.steps = dict.fromkeys(runner.seconds, 0.0), 0, 0
-    for round_ in range(options.rounds):
-        for name, runner in runners.items():
-            print(
-                f"\rround {round_ + 1}/{options.rounds}: {name:<24}",
-                end="",
-                file=sys.stderr,
-                flush=True,
-            )
-            runner.step()
-    rows = {name: runner.row() for name, runner in runners.items()}
-    runners.clear()
-    for name in names:
-        print(f"\rmemory: {name:<30}", end="", file=sys.stderr, flush=True)
-        rows[name]["memory_gb"] = measured(
-            name, os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-        )
-        rows[name]["resident_gb"] = measured(name, dict(os.environ))
-    print(file=sys.stderr)
-    base = rows["GPT-2"]["tokens_per_second"]
-    print(
-        f"{'case':<24} {'tokens/s':>9} {'ratio':>6} {'superv./s':>13} {'alive GB':>9} {'resident':>9} {'body':>5} {'head':>6} {'adamw':>5}"
-    )
+    rows = speeds(options)
+    given_back = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
     for name, row in rows.items():
-        row["ratio"] = row["tokens_per_second"] / base
-        shares = " ".join(f"{100 * row[part]:5.0f}%" for part in ("body", "head", "optimizer"))
-        print(
-            f"{name:<24} {row['tokens_per_second']:9.0f} {row['ratio']:6.2f} {row['supervised_per_second']:13.0f} "
-            f"{row['memory_gb']:9.2f} {row['resident_gb']:9.2f} {shares}"
-        )
-    settings = {
-        key: str(value)
-        for key, value in vars(options).items()
-        if key not in ("memory_of", "output")
-    }
-    machine = {
-        "machine": platform.processor() or platform.machine(),
-        "threads": torch.get_num_threads(),
-        "clock": "CPU time of the process" if one_thread(options) else "wall",
-        "torch": torch.__version__,
-    }
-    options.output.write_text(
-        json.dumps({"settings": settings, **machine, "cases": rows}, indent=2, ensure_ascii=False)
-        + "\n"
-    )
+        timing.told(f"memory: {name}")
+        row["memory_gb"] = measured(name, given_back)
+        row["resident_gb"] = measured(name, dict(os.environ))
+        row["ratio"] = row["tokens_per_second"] / rows["GPT-2"]["tokens_per_second"]
+    print(file=sys.stderr)
+    show(rows)
+    found = {**timing.described(options, ("memory_of", "output")), "cases": rows}
+    text = json.dumps(found, indent=2, ensure_ascii=False)
+    options.output.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

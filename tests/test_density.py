@@ -20,8 +20,6 @@ CODE = sorted(
 TESTS = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py"))
 
 OPEN = {
-    "benchmarks/generation.py",
-    "benchmarks/training.py",
     "experiments/adapt/run.py",
     "textdiff/commands/convert.py",
     "textdiff/commands/lambada.py",

@@ -1,5 +1,6 @@
 """benchmarks/perplexity.py and mauve.py: one command each on any model, nothing measured twice."""
 
+import argparse
 import importlib
 import json
 import math
@@ -100,7 +101,7 @@ def test_the_quality_table(program, tmp_path, capsys, judge_folder, monkeypatch)
         assert name in rows
     found = json.loads((tmp_path / "results/mauve.json").read_text())
     assert set(found["null"]["bigram"]) >= set(mauve.SHOWN) <= set(found["rows"][0])
-    monkeypatch.setattr(quality, "measure", None)  # nothing is measured again
+    monkeypatch.setattr(quality, "quality_of", None)  # nothing is measured again
     mauve.main(words)
     assert shown.splitlines()[-2:] == capsys.readouterr().out.splitlines()[-2:]
 
@@ -112,3 +113,19 @@ def test_the_quality_table_says_what_is_wrong(program, tmp_path, capsys, monkeyp
     assert "there is no corpus 'nothing'" in said
     said = refused(capsys, main, [tiny.run(), "--num-samples", 3, "--buckets", 2, *output])
     assert "3 samples are too few for 2 buckets" in said
+
+
+def test_speed_is_measured_beside_gpt2(monkeypatch):
+    monkeypatch.syspath_prepend(str(tiny.ROOT / "benchmarks"))
+    training, generation = map(importlib.import_module, ("training", "generation"))
+    shape = {"layers": 1, "width": 16, "heads": 2, "length": 32, "vocabulary": 50, "batch": 2}
+    machine = {"device": "cpu", "attention": "sdpa", "bf16": False, "compile": False}
+    options = argparse.Namespace(**shape, **machine, rounds=1)
+    monkeypatch.setattr(training, "CASES", {"AR": training.CASES["AR"]})
+    rows = training.speeds(options)
+    assert list(rows) == ["GPT-2", "AR"]
+    for row in rows.values():
+        assert row["tokens_per_second"] > 0 and 0 < row["body"] + row["head"] < 1
+    drawn = generation.speed("block 16 × 4", 2, 0, options)
+    assert (drawn["nfe"], drawn["head_rows"]) == (8, 64)  # 4 calls a block, each token once
+    assert generation.speed("GPT-2", 2, 0, options)["nfe"] == 32
