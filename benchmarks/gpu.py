@@ -147,8 +147,7 @@ def drawn(options: argparse.Namespace, name: str) -> dict[str, float]:
     def draw() -> None:
         noise = Noise(0, example)
         cached = not schedule.plan(options.length, torch.device("cpu")).flat
-        how = {"sampler": sampler, "noise": noise, "ids": ids, "use_cache": cached}
-        call = denoise(network, process, schedule, **how)
+        call = denoise(network, process, schedule, sampler, noise, ids=ids, use_cache=cached)
         nfe.append(float(call.nfe.double().mean()))
 
     spent = seconds(draw, rounds=1)

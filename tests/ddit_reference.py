@@ -204,7 +204,7 @@ def forward(
 
 
 def subs(outputs: Tensor, mask: int) -> Tensor:
-    """MDLM's log p(x | z) at masked positions, over all V columns: MASK never, the rest sum to 1."""
+    """MDLM's log p(x | z) at masked positions over all V columns; that of MASK is -inf."""
     outputs = outputs.clone()
     outputs[:, mask] = -math.inf
     return outputs - outputs.logsumexp(-1, keepdim=True)

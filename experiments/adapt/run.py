@@ -99,24 +99,37 @@ def train(base: Path, data: Path, runs: Path) -> None:
         seconds.write_text(json.dumps(before + os.times().children_user - begin))
 
 
-def measure(name: str, schedule: str, data: Path, runs: Path, rows: int, draws: int) -> list[dict]:
-    """Every bound of one model folder under one schedule, on the first held-out rows."""
-    output = runs / f"{name}-{schedule.replace(', ', '_')}-{rows}-{draws}.json"
+def bounds_of(run: Path, corpus: Path, schedule: str, rows: int, draws: int) -> list[dict]:
+    """Every bound of one model folder under one schedule, on the first rows of a corpus."""
+    output = run.parent / f"{run.name}-{schedule.replace(', ', '_')}-{rows}-{draws}.json"
     if not output.exists():
-        options = (
-            "--hyperschedule",
-            schedule,
-            "--limit",
-            rows,
-            "--draws",
-            draws,
-            "--output",
-            output,
-        )
-        textdiff(
-            "evaluate", "perplexity", runs / name, "--corpus", text(data, runs, "valid"), *options
-        )
+        what = ("--corpus", corpus, "--hyperschedule", schedule, "--limit", rows, "--draws", draws)
+        textdiff("evaluate", "perplexity", run, *what, "--output", output)
     return json.loads(output.read_text())["bounds"]
+
+
+def all_bounds(data: Path, runs: Path, rows: int, draws: int) -> dict[str, dict[str, list[dict]]]:
+    """The bounds before and after the adaptation, by tokens per call, and those of the base."""
+    held_out = text(data, runs, "valid")
+    bounds: dict[str, dict[str, list[dict]]] = {}
+    for name in ("before", "after"):
+        bounds[name] = {}
+        for rho in RHO:
+            schedule = f"Block({WIDTH}, {WIDTH // rho})"
+            bounds[name][str(rho)] = bounds_of(runs / name, held_out, schedule, rows, draws)
+    bounds["ar"] = {"1": bounds_of(runs / "ar", held_out, "QuenchedAR", rows, draws)}
+    return bounds
+
+
+def curve(runs: Path, before: list[dict]) -> list[dict]:
+    """The bounds during the adaptation, by step; those `before` it are step 0."""
+    nats = (bound["nats"] for bound in before)
+    points: dict[int, dict] = {0: dict(zip(("nelbo", "b1", "b2"), nats, strict=True))}
+    for name, values in read_metrics(runs / "after").items():
+        if name.startswith("val/"):
+            for step, value in values:
+                points.setdefault(step + 1, {})[name.removeprefix("val/")] = value
+    return [{"step": step, **values} for step, values in sorted(points.items())]
 
 
 def ways(base: Path, runs: Path, new: int) -> dict[str, Callable[[int, int], list[Tensor]]]:
@@ -224,28 +237,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="timed repetitions")
     o = parser.parse_args()
     torch.set_num_threads(1)
-    data, runs = o.data.resolve(), o.runs.resolve()
+    data = o.data.resolve()
+    runs = o.runs.resolve()
     base = data / "models/stories260K"
     untrained(base, runs)
     train(base, data, runs)
-    bounds = {
-        name: {
-            str(rho): measure(name, f"Block({WIDTH}, {WIDTH // rho})", data, runs, o.rows, o.draws)
-            for rho in RHO
-        }
-        for name in ("before", "after")
-    }
-    bounds["ar"] = {"1": measure("ar", "QuenchedAR", data, runs, o.rows, o.draws)}
-    before = dict(
-        zip(("nelbo", "b1", "b2"), (bound["nats"] for bound in bounds["before"]["1"]), strict=True)
-    )
-    points: dict[int, dict] = {0: before}
-    for name, values in read_metrics(runs / "after").items():
-        if name.startswith("val/"):
-            for step, value in values:
-                points.setdefault(step + 1, {})[name.removeprefix("val/")] = value
+    bounds = all_bounds(data, runs, o.rows, o.draws)
     result = {
-        "curve": [{"step": step, **values} for step, values in sorted(points.items())],
+        "curve": curve(runs, bounds["before"]["1"]),
         "bounds": bounds,
         "drawn": draw(base, runs, o.new, o.batch, o.repeats),
         "training_cpu_seconds": json.loads((runs / "seconds.json").read_text()),

@@ -43,7 +43,10 @@ def checkpoint():
 
 def test_help_and_version_are_quick():
     """They import nothing that takes time."""
-    program = "import sys; from textdiff.commands.cli import main; main(sys.argv[1:]); sys.stderr.write(' '.join(sys.modules))"
+    program = (
+        "import sys; from textdiff.commands.cli import main; main(sys.argv[1:]); "
+        "sys.stderr.write(' '.join(sys.modules))"
+    )
     for word, expected in (
         ("--help", "usage: textdiff COMMAND"),
         ("--version", f"textdiff {textdiff.__version__}"),

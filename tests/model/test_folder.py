@@ -29,7 +29,12 @@ with torch.no_grad():
 print(json.dumps({
     "logits": [x.hex() for x in logits.double().flatten().tolist()],
     "same": torch.equal(logits, again),
-    "choices": [str(x) for x in (module.process, module.hyperschedule, module.objective, module.architecture)],
+    "choices": [
+        str(module.process),
+        str(module.hyperschedule),
+        str(module.objective),
+        str(module.architecture),
+    ],
     "text": model.generate("the ", seed=3).texts[0],
 }))
 """

@@ -267,11 +267,13 @@ def test_a_run_has_no_reference(capsys):
 AUTO = """
 import importlib.util, sys
 import textdiff
-assert not {"torch", "transformers", "numpy", "safetensors"} & set(sys.modules), "import textdiff must stay quick"
+heavy = {"torch", "transformers", "numpy", "safetensors"}
+assert not heavy & set(sys.modules), "import textdiff must stay quick"
 importlib.util.find_spec("transformers")  # as many libraries ask whether it is installed
 from transformers import AutoConfig, AutoModel
 config = AutoConfig.from_pretrained(sys.argv[1])
-print(type(config).__name__, type(AutoModel.from_config(config)).__name__, textdiff.load(sys.argv[1]).length)
+network = AutoModel.from_config(config)
+print(type(config).__name__, type(network).__name__, textdiff.load(sys.argv[1]).length)
 """
 
 
@@ -342,7 +344,8 @@ def test_where_results_go(run, tmp_path, monkeypatch):
         ("./no/where", "there is no model folder"),
         (
             "me/none",
-            r"there is no model folder 'me/none' here, and the Hub does not give it .*unset HF_HUB_OFFLINE",
+            r"there is no model folder 'me/none' here, and the Hub does not give it "
+            ".*unset HF_HUB_OFFLINE",
         ),
         ("me/none@../../x", "there is no model folder"),
         ("no.ckpt", "there is no checkpoint"),

@@ -51,7 +51,8 @@ def hexed(network):
         return [x.hex() for x in network.eval()(ids).double().flatten().tolist()]
 
 model = textdiff.load("me/tiny", verify=True)
-found = {"logits": hexed(model.network), "auto": hexed(AutoModel.from_pretrained(find("me/tiny").folder))}
+auto = AutoModel.from_pretrained(find("me/tiny").folder)
+found = {"logits": hexed(model.network), "auto": hexed(auto)}
 found["draft"] = hexed(textdiff.load("me/tiny@draft", verify=True).network)
 main(["evaluate", "perplexity", "me/tiny", "--limit", "3", "--draws", "2", "--verify"])
 main([*words, "--model.init_from=me/tiny"])

@@ -172,7 +172,8 @@ def test_what_does_not_go_together(model):
     scores = dataclasses.replace(made(model, GammaHybrid(0.3)), prediction=Prediction.LOG_SCORE)
     with pytest.raises(
         ValueError,
-        match=r"Ancestral\(\) needs a network that predicts 'cavity', but this one predicts 'log_score'",
+        match=r"Ancestral\(\) needs a network that predicts 'cavity', but this one predicts "
+        "'log_score'",
     ):
         scores.generate()
     with (

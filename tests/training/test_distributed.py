@@ -21,7 +21,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def fit(run: Path, model: str, *options: str) -> None:
-    """Train a toy through the command line in a process of its own, which starts the others."""
+    """Train a toy through the command line in a process of its own, which starts other ranks."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])

@@ -26,7 +26,8 @@ def require(prediction: Prediction, needed: Prediction, user: object) -> None:
     """Raise a ValueError unless `user` (a sampler, an objective) takes this type of prediction."""
     if prediction != needed:
         raise ValueError(
-            f"{user} needs a network that predicts {needed.value!r}, but this one predicts {prediction.value!r}"
+            f"{user} needs a network that predicts {needed.value!r}, but this one predicts "
+            f"{prediction.value!r}"
         )
 
 
@@ -36,7 +37,8 @@ def own_token_shift(epsilon: float, N: int) -> float:
     """
     if not 0 < epsilon < 1:
         raise ValueError(
-            f"the self-noise must lie in (0, 1), got {epsilon!r}: at 0 the posterior is the token itself"
+            f"the self-noise must lie in (0, 1), got {epsilon!r}: at 0 the posterior is the token "
+            "itself"
         )
     return math.log1p((1 - epsilon) * N / epsilon)
 
