@@ -329,7 +329,7 @@ def test_13_at_the_ends_of_gamma_score_entropy_is_sedd(process, sedd, t, N=5):
 
 
 def published(log_s, sigma, gamma, x, z):
-    """The γ loss as the paper's code has it (paper.md 2.2): both of SEDD's losses at σ, where
+    """The γ loss as the paper's code has it (arXiv 2504.06416): both of SEDD's losses at σ, where
     e^{(1-γ)σ} and e^{γσ} belong.
     """
     if z == len(log_s):
