@@ -13,7 +13,7 @@ from toys import calls, joint, law_of, levels, model_law, ordinary, plug_in, pri
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.head import logits_of
 from textdiff.generation.engine import check_sampler, denoise
-from textdiff.hyperschedule import Flat, Hyperschedule, QuenchedAR, Slide, StartSteps
+from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide, StartSteps
 from textdiff.noise import Noise, Stream
 from textdiff.process import (
     GIDD,
@@ -27,7 +27,12 @@ from textdiff.process import (
 from textdiff.samplers import (
     ACS,
     Ancestral,
+    Confidence,
+    FirstHitting,
+    PublishedACS,
+    ReMDM,
     Sampler,
+    Where,
     temperature,
 )
 
@@ -195,6 +200,41 @@ def test_36_temperature_reaches_the_drawn_law_once():
         )
         > 1e-4
     )
+
+
+def copied(logits: torch.Tensor, where: Where) -> torch.Tensor:
+    """A filter that leaves one token: the first of its sequence plus its position, modulo N."""
+    token = (where.ids[where.sequence, 0] + where.position) % N
+    return torch.zeros_like(logits).scatter(-1, token[:, None], 1e9)
+
+
+@pytest.mark.parametrize("schedule", [QuenchedAR(), Flat(4), Slide(2, 1), Block(2, 3)], ids=name)
+@pytest.mark.parametrize(
+    "sampler", [Ancestral(), ReMDM(), PublishedACS(0.9), FirstHitting(), Confidence()], ids=name
+)
+def test_36_a_filter_knows_sequence_position_and_tokens(schedule, sampler):
+    """In windows, of sequences of which some have ended: every token is the one its filter left."""
+    process = EpsilonHybrid(0.3) if isinstance(sampler, PublishedACS) else Absorbing()
+    if not allowed(sampler, process, schedule):
+        return
+    rows, d = 9, 6
+    given = torch.full((rows, d), N)
+    given[:, 0] = torch.arange(rows) % N
+    given[::2, 4] = 0
+    ids = denoise(
+        toy(process),
+        process,
+        schedule,
+        sampler,
+        Noise(0, torch.arange(rows)),
+        ids=given,
+        filter=copied,
+        eos=N - 1,
+    ).ids
+    expected = torch.where(given < N, given, (given[:, :1] + torch.arange(d)) % N)
+    ended = ((expected == N - 1) & (given == N)).cumsum(-1) - (expected == N - 1).long() > 0
+    ended[::2] = False  # an infill goes on
+    assert torch.equal(ids[~ended], expected[~ended]) and ended.any()
 
 
 # -------------------------------------------------------------------------------------------------
