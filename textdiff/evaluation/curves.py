@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..figures import _figure
+from ..figures import figure as empty_figure
 from ..objective.curve import Curve
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def figure(curves: dict[str, tuple[Curve, Curve]], title: str) -> Figure:
     """Two panels: nats per token by position and by noise level, a line for each name."""
-    made = _figure(9, 3.6)
+    made = empty_figure(9, 3.6)
     panels = made.subplots(1, 2, sharey=True)
     for name, pair in curves.items():
         for panel, curve in zip(panels, pair, strict=True):
