@@ -249,8 +249,11 @@ def _write(model: Model, text: Text, found: list[Measured], options: argparse.Na
         f"in {found[0].sequences} rows; {output}"
     )
     if options.plot:
-        names = [f"{bound.name}, {bound.estimator}" for bound in found]
-        curves = {name: (b.by_position, b.by_level) for name, b in zip(names, found, strict=True)}
+        curves = {
+            f"{bound.name}, {bound.estimator}": (bound.by_position, bound.by_level)
+            for bound in found
+            if bound.by_position is not None and bound.by_level is not None
+        }
         picture = figure(curves, f"{options.run} on {text.name}, {text.split} split")
         picture.savefig(output.with_suffix(".png"), dpi=150)
         print(f"plot in {output.with_suffix('.png')}")

@@ -23,7 +23,7 @@ from transformers import (
     AutoModel,
     AutoTokenizer,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from .. import __version__
@@ -163,14 +163,19 @@ def _read_network(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
     return network
 
 
-def _read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise ValueError(
             f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder "
             "again"
         ) from None
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
+        raise ValueError(f"{folder / TOKENIZER} is not one of the tokenizers library's")
+    return tokenizer
 
 
 def _read_generation_config(path: Path, classes: Sequence[type]) -> GenerationConfig:

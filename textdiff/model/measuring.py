@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -142,7 +142,8 @@ def measure_texts(
 
     def batches() -> Iterable[Batch]:
         for number in range(len(parts)):
-            yield Batch(**{name: x.to(model.device) for name, x in parts[number].items()})
+            rows: dict[str, Any] = parts[number]
+            yield Batch(**{name: x.to(model.device) for name, x in rows.items()})
 
     model.warn_if_unseen(hyperschedule or model.hyperschedule, model.length)
     found = measure_rows(model, batches, hyperschedule, discrete=discrete, draws=draws, seed=seed)

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..denoiser.prediction import Prediction, require
 from ..generation.config import GenerationConfig
@@ -51,7 +51,7 @@ class Model:
     network: DenoiserModel
     process: Process
     hyperschedule: Hyperschedule
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerFast
     length: int
     prediction: Prediction = Prediction.CAVITY
     data: dict[str, Any] = field(default_factory=dict)
@@ -67,7 +67,7 @@ class Model:
 
     def to(self, device: str | torch.device) -> Model:
         """This model, its network moved to a device."""
-        self.network.to(device)
+        nn.Module.to(self.network, device)
         return self
 
     @property

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
@@ -73,7 +73,7 @@ def _ids(model: Model, prompt: Prompt) -> Tensor:
     return ids
 
 
-def _warn_of_unknown(tokenizer: PreTrainedTokenizerBase, prompt: str, ids: Tensor) -> None:
+def _warn_of_unknown(tokenizer: PreTrainedTokenizerFast, prompt: str, ids: Tensor) -> None:
     if not tokenizer.unk_token:
         return
     if unknown := int((ids == tokenizer.unk_token_id).sum()):
@@ -127,10 +127,10 @@ def batches(wanted: list[Tensor], batch_size: int, schedule: Hyperschedule) -> I
     """
     groups: list[list[int]] = []
     for number in sorted(range(len(wanted)), key=lambda number: len(wanted[number])):
-        last = groups[-1] if groups else None
-        has_room = last is not None and len(last) < batch_size
-        if has_room and _begins_alike(schedule, len(wanted[last[0]]), len(wanted[number])):
-            last.append(number)
+        length = len(wanted[number])
+        has_room = bool(groups) and len(groups[-1]) < batch_size
+        if has_room and _begins_alike(schedule, len(wanted[groups[-1][0]]), length):
+            groups[-1].append(number)
         else:
             groups.append([number])
     for numbers in groups:
@@ -147,7 +147,7 @@ def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:
     return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
 
 
-def check_tokenizer(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> None:
+def check_tokenizer(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> None:
     """Raise a ValueError unless the tokenizer has just the network's N ordinary tokens."""
     if len(tokenizer) != num_tokens:
         relation = "larger" if len(tokenizer) > num_tokens else "smaller"

@@ -135,7 +135,7 @@ class TextDiffusionCLI(LightningCLI):
             kwargs["logger"] = loggers if self.subcommand == "fit" else False
         trainer = super().instantiate_trainer(**kwargs)
         if lines:
-            trainer.callbacks.append(ProgressLines())
+            trainer.callbacks.append(ProgressLines())  # type: ignore[attr-defined]
         return trainer
 
     def _parse_ckpt_path(self) -> None:
