@@ -52,7 +52,7 @@ class _RowValues(torch.autograd.Function):
         wanted = [rows_to_values.training and needed for needed in ctx.needs_input_grad[:3]]
         values = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
         grads = [
-            make(x) if want else None
+            make(x) if want and x is not None else None
             for make, x, want in zip(_EMPTY, (hidden, weight, bias), wanted, strict=True)
         ]
         for rows in chunks(len(hidden), N, hidden.device.type):
@@ -70,9 +70,7 @@ class _RowValues(torch.autograd.Function):
         return values.sum(), values
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, grad_total: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_total: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             raise RuntimeError("the head's gradient was handed out already: call row_values again")
@@ -156,13 +154,9 @@ def _whole(weight: Tensor) -> Tensor:
     second gradient of its size.
     """
     base = weight._base
-    front = (
-        base is not None
-        and base.is_leaf
-        and base.shape[1:] == weight.shape[1:]
-        and base.data_ptr() == weight.data_ptr()
-    )
-    return base if front else weight
+    if base is None or not base.is_leaf or base.shape[1:] != weight.shape[1:]:
+        return weight
+    return base if base.data_ptr() == weight.data_ptr() else weight
 
 
 def logits_of(network: Denoiser, hidden: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class LogSoftmaxStatistics(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, g_x: Tensor, g_z: Tensor, g_sum: Tensor
-    ) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    ) -> tuple[Tensor, None, None, None]:
         e, mass, x, z, odds = ctx.saved_tensors
         slopes = (g_x + g_z).unsqueeze(-1)
         if odds is None:
