@@ -22,6 +22,7 @@ test: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy textdiff
 
 # Source distribution and wheel, in dist/.
 wheel: setup

@@ -98,7 +98,7 @@ def parse(text: str, base: type[T], classes: Classes = ()) -> T:
 
 def names(base: type, classes: Classes = ()) -> list[str]:
     """The names that `parse` knows for `base`."""
-    known: list[type[Any]] = _named(base, classes)
+    known: list[type] = _named(base, classes)
     return sorted({cls.__name__ for cls in known})
 
 

@@ -110,7 +110,7 @@ def _batches(text: Text, options: argparse.Namespace) -> Callable[[], Iterator[B
         )
         with shown as bar:
             for batch in loader:
-                yield Batch(**{name: value.to(options.device) for name, value in batch.items()})
+                yield Batch.of({name: rows.to(options.device) for name, rows in batch.items()})
                 if bar is not None:
                     bar.update()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from ..data.tokenizers import PretrainedTokenizer
@@ -16,7 +16,7 @@ from ..model.model import Model
 from . import bd3lm, hdlm, mdlm, sedd
 from .checkpoint import Checkpoint, open_checkpoint
 
-FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerBase], Model]] = {
+FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerFast], Model]] = {
     "hdlm": hdlm.convert,
     "mdlm": mdlm.convert,
     "sedd": sedd.convert,
@@ -24,7 +24,7 @@ FAMILIES: dict[str, Callable[[Checkpoint, PreTrainedTokenizerBase], Model]] = {
 }
 
 
-def _tokenizer(checkpoint: Checkpoint, name: str | None) -> PreTrainedTokenizerBase:
+def _tokenizer(checkpoint: Checkpoint, name: str | None) -> PreTrainedTokenizerFast:
     beside = checkpoint.path.parent
     if name is None:
         name = checkpoint.get("tokenizer.model", "data.tokenizer_name_or_path", default="gpt2")

@@ -13,7 +13,7 @@ itself and the weights.
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..hyperschedule import Block, Flat, Hyperschedule
 from ..model.model import Model
@@ -22,7 +22,7 @@ from .mdlm import subs
 from .sedd import STEPS
 
 
-def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
+def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast) -> Model:
     """BD3-LM of any block size.
 
     Raises:

@@ -16,7 +16,7 @@ import warnings
 from fractions import Fraction
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..denoiser.prediction import Prediction
 from ..hyperschedule import Block, Flat, Hyperschedule, Slide
@@ -95,7 +95,7 @@ def _bounds_note(epsilon: float, lam: float) -> str:
 
 def _epsilon(
     checkpoint: Checkpoint,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     schedule: Hyperschedule,
     notes: list[str],
 ) -> Model:
@@ -122,7 +122,7 @@ def _epsilon(
 
 def _gamma(
     checkpoint: Checkpoint,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     schedule: Hyperschedule,
     notes: list[str],
 ) -> Model:
@@ -167,7 +167,7 @@ def _gamma(
 FAMILIES = {"epsilon_hybrid": _epsilon, "gamma_hybrid": _gamma}
 
 
-def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
+def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast) -> Model:
     """HDLM-ε and HDLM-γ, told apart by `model_type`, else by the graph.
 
     Raises:

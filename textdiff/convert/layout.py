@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..network.ddit import DDiTConfig, DDiTDenoiser
 from .checkpoint import BUFFERS, Checkpoint
@@ -87,7 +87,7 @@ def _rows(checkpoint: Checkpoint) -> int:
 
 
 def vocabulary(
-    checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int | None
+    checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast, mask: int | None
 ) -> Vocabulary:
     """The tokenizer's tokens and MASK at row `mask` (LAST: the last one; None: there is none).
 

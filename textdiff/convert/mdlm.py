@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..hyperschedule import Flat, Hyperschedule
 from ..model.model import Model
@@ -26,7 +26,7 @@ from .sedd import STEPS, absorbing_scores, seen_times
 KNOWN = ("subs", "d3pm", "sedd")
 
 
-def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
+def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast) -> Model:
     """MDLM of any size and parameterisation but "ar".
 
     Raises:
@@ -50,14 +50,14 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model
     return subs(checkpoint, tokenizer, Flat(STEPS), notes)
 
 
-def mask_of(tokenizer: PreTrainedTokenizerBase) -> int:
+def mask_of(tokenizer: PreTrainedTokenizerFast) -> int:
     """The row of MASK: the tokenizer's own mask token, else the first row after its tokens."""
     return len(tokenizer) if tokenizer.mask_token_id is None else tokenizer.mask_token_id
 
 
 def subs(
     checkpoint: Checkpoint,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     schedule: Hyperschedule,
     notes: list[str],
 ) -> Model:

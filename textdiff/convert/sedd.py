@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from math import exp
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..denoiser.prediction import Prediction
 from ..hyperschedule import Flat
@@ -57,7 +57,7 @@ def seen_times(
 
 def scores_model(
     checkpoint: Checkpoint,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerFast,
     process: Process,
     mask: int | None,
     notes: Sequence[str],
@@ -89,7 +89,7 @@ def scores_model(
 
 
 def absorbing_scores(
-    checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase, mask: int, scaled: bool
+    checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast, mask: int, scaled: bool
 ) -> Model:
     """A network of log-scores under absorbing noise, as SEDD's and MDLM's code train it."""
     notes = (
@@ -102,7 +102,7 @@ def absorbing_scores(
     return scores_model(checkpoint, tokenizer, GammaHybrid(gamma=0.0), mask, notes, **level)
 
 
-def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerBase) -> Model:
+def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast) -> Model:
     """SEDD-absorb (small and medium) and SEDD-uniform.
 
     Raises:

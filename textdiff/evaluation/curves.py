@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..figures import figure as empty_figure
@@ -11,12 +12,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def figure(curves: dict[str, tuple[Curve, Curve]], title: str) -> Figure:
+def figure(curves: Mapping[str, tuple[Curve | None, Curve | None]], title: str) -> Figure:
     """Two panels: nats per token by position and by noise level, a line for each name."""
     made = empty_figure(9, 3.6)
     panels = made.subplots(1, 2, sharey=True)
     for name, pair in curves.items():
         for panel, curve in zip(panels, pair, strict=True):
+            if curve is None:
+                continue
             panel.plot(curve.x, curve.nats, marker="o", markersize=2.5, linewidth=1, label=name)
             points = list(zip(curve.nats, curve.standard_error, strict=True))
             low = [nats - 2 * error for nats, error in points]

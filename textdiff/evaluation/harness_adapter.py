@@ -55,7 +55,7 @@ class TextdiffLM(LM):
             )
         self.model = run if isinstance(run, Model) else load(run)
         if device is not None:
-            self.model.network.to(device)  # type: ignore[attr-defined]
+            self.model.to(device)
         self.draws, self.seed, self.batch_size = int(draws), int(seed), int(batch_size)
         self.answers: list[Answer] = []
 

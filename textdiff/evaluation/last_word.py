@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..denoiser.prediction import require
 from ..generation.engine import denoise
@@ -68,7 +68,7 @@ class Accuracy:
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.passages)
 
 
-def cut(tokenizer: PreTrainedTokenizerBase, passage: str, length: int) -> tuple[list[int], int]:
+def cut(tokenizer: PreTrainedTokenizerFast, passage: str, length: int) -> tuple[list[int], int]:
     """The tokens of a passage, at most the last `length`, and how many of them are the last word
     with the space before it.
 

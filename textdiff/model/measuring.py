@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -142,8 +142,7 @@ def measure_texts(
 
     def batches() -> Iterable[Batch]:
         for number in range(len(parts)):
-            rows: dict[str, Any] = parts[number]
-            yield Batch(**{name: x.to(model.device) for name, x in rows.items()})
+            yield Batch.of({name: x.to(model.device) for name, x in parts[number].items()})
 
     model.warn_if_unseen(hyperschedule or model.hyperschedule, model.length)
     found = measure_rows(model, batches, hyperschedule, discrete=discrete, draws=draws, seed=seed)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +32,12 @@ class Batch:
     document: Tensor | None = None
     key: int = 0
     known: Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: Mapping[str, Tensor]) -> Batch:
+        """The columns of a data loader's batch, by name."""
+        columns: dict[str, Any] = dict(rows)
+        return cls(**columns)
 
     @property
     def counts(self) -> Tensor | None:

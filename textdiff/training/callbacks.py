@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -13,6 +13,7 @@ from ..model.checkpoint import network_state
 from ..model.folder import save
 from ..viewer import schedules as pictures
 from .curves import curves
+from .module import TextDiffusion
 
 DRAWN = 256  # tokens of the hyperschedule picture at most
 SHARES = 10  # lines of progress in a training,
@@ -32,7 +33,8 @@ class ModelFolder(Callback):
         """Write the folder from the weights that the checkpoint holds."""
         if trainer.is_global_zero and trainer.state.fn == "fit":
             weights = network_state(checkpoint["state_dict"])
-            save(pl_module.model(), trainer.default_root_dir, weights)  # type: ignore[operator]
+            module = cast(TextDiffusion, pl_module)
+            save(module.model(), trainer.default_root_dir, weights)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the folder from the final weights (the EMA callback has put its own in place) and
@@ -43,7 +45,7 @@ class ModelFolder(Callback):
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
-        model = pl_module.model()  # type: ignore[operator]
+        model = cast(TextDiffusion, pl_module).model()
         save(model, run, network_state(whole))
         L = model.hyperschedule.shortened(model.length, DRAWN)
         pictures.matrix(model.hyperschedule, L).savefig(run / "hyperschedule.png", dpi=150)

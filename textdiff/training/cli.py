@@ -133,9 +133,9 @@ class TextDiffusionCLI(LightningCLI):
             if importlib.util.find_spec("tensorboard") is not None:
                 loggers.append(TensorBoardLogger(root, name="tensorboard"))
             kwargs["logger"] = loggers if self.subcommand == "fit" else False
-        trainer = super().instantiate_trainer(**kwargs)
+        trainer: Any = super().instantiate_trainer(**kwargs)
         if lines:
-            trainer.callbacks.append(ProgressLines())  # type: ignore[attr-defined]
+            trainer.callbacks.append(ProgressLines())
         return trainer
 
     def _parse_ckpt_path(self) -> None:

@@ -1,15 +1,21 @@
-"""Begin a training with the weights of a trained model."""
+"""Begin a training with the weights of a trained model, or go on with a checkpoint: are they those
+of this network?
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerFast
 
 from ..data.tokenizers import tokenizer_hash
 from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Architecture
 from ..model.model import Model
+from ..objective import Objective
+from ..process import Process
+from ..spec import build, describe
 
 SHAPELESS = {
     "dropout",
@@ -20,6 +26,8 @@ SHAPELESS = {
     "_name_or_path",
 }
 """Entries of a network's config that say nothing of its weights."""
+UNIMPORTANT = ("dropout", "attention", "checkpoint")
+"""The same for the arguments of an architecture."""
 
 
 def architecture(origin: Model) -> Architecture:
@@ -34,7 +42,7 @@ def architecture(origin: Model) -> Architecture:
 
 
 def give(
-    origin: Model, network: Any, tokenizer: PreTrainedTokenizerBase, prediction: Prediction
+    origin: Model, network: Any, tokenizer: PreTrainedTokenizerFast, prediction: Prediction
 ) -> None:
     """Copy the weights of `origin` into a network.
 
@@ -42,8 +50,8 @@ def give(
         ValueError: if the tokenizer, the shape of the network or the meaning of its output is
             another.
     """
-    theirs = tokenizer_hash(origin.tokenizer)  # type: ignore[arg-type]
-    ours = tokenizer_hash(tokenizer)  # type: ignore[arg-type]
+    theirs = tokenizer_hash(origin.tokenizer)
+    ours = tokenizer_hash(tokenizer)
     if theirs != ours:
         raise ValueError(
             f"init_from has another tokenizer (sha256 {theirs[:12]}) than the data "
@@ -56,7 +64,7 @@ def give(
         raise ValueError(
             f"init_from holds another network: {differ}; state the same, or leave model.network out"
         )
-    network.load_state_dict(origin.network.state_dict(), strict=True)  # type: ignore[attr-defined]
+    network.load_state_dict(origin.network.state_dict(), strict=True)
 
 
 def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
@@ -78,3 +86,12 @@ def _shape(network: Any, prediction: Prediction) -> dict[str, Any]:
         name: value for name, value in network.config.to_dict().items() if name not in SHAPELESS
     }
     return kept | {"predicts": str(prediction)}
+
+
+def meaning(network: Any, process: Any, objective: Any, classes: Sequence[type]) -> dict[str, Any]:
+    """What decides which weights a network has and what they mean."""
+    arguments = describe(build(network, Architecture, classes))["init_args"]
+    kept = {name: value for name, value in arguments.items() if name not in UNIMPORTANT}
+    sees_time = build(process, Process, classes).needs_time
+    predicts = str(build(objective, Objective, classes).prediction)
+    return {**kept, "sees t": sees_time, "predicts": predicts}

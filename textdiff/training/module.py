@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -16,7 +16,8 @@ from ..hyperschedule import Flat, Hyperschedule
 from ..model.folder import load
 from ..model.model import Model
 from ..model.requests import MASK_TEXT, check_tokenizer
-from ..network import Architecture, Transformer, TransformerDenoiser
+from ..network import Architecture, Transformer
+from ..network.base import DenoiserModel
 from ..noise import Noise, Stream, uniform
 from ..objective import Batch, Bound, Estimator, Nelbo, Objective, Stratified
 from ..objective.bounds import bounds
@@ -27,8 +28,6 @@ from . import finetuning
 from .optimiser import Optimiser, steps_of
 
 TOKENIZER = "tokenizer"  # a checkpoint's hash of the tokenizer
-UNIMPORTANT = ("dropout", "attention", "checkpoint")
-"""Arguments of a network that say nothing of its weights."""
 
 
 class TextDiffusion(LightningModule):
@@ -76,7 +75,7 @@ class TextDiffusion(LightningModule):
         super().__init__()
         # Checkpoints hold these as plain values ({class_path, init_args}), so they come back as
         # such.
-        self.process: Process = build(process, Process)  # type: ignore[type-abstract]
+        self.process: Process = build(process, Process)
         self.hyperschedule = build(hyperschedule, Hyperschedule)
         self.objective = build(objective, Objective)
         self.origin = load(init_from) if isinstance(init_from, str | Path) else init_from
@@ -89,32 +88,43 @@ class TextDiffusion(LightningModule):
         self.seed = seed
         self.num_tokens = num_tokens
         self.bos = bos
-        self.network: TransformerDenoiser | None = None
+        self.network: DenoiserModel | None = None
         self.metrics: dict[str, MeanMetric] = {}
         if num_tokens is not None:
-            self._build_network()
+            self._build_network(num_tokens)
 
-    def _build_network(self) -> None:
-        assert self.num_tokens is not None
-        self.network = self.architecture.build(
-            self.num_tokens, self.process.needs_time, self.bos or 0
-        )
+    def _build_network(self, num_tokens: int) -> None:
+        self.network = self.architecture.build(num_tokens, self.process.needs_time, self.bos or 0)
         # Now: FSDP flattens them later.
         self.decayed = {name for name, p in self.named_parameters() if p.ndim >= 2}
 
     @property
+    def denoiser(self) -> DenoiserModel:
+        """The network, which is there once the tokenizer is known."""
+        if self.network is None:
+            raise ValueError("the network is not built yet: attach a trainer with its data first")
+        return self.network
+
+    @property
+    def _data(self) -> Any:
+        """What the trainer was given beside this module."""
+        trainer: Any = self.trainer
+        return trainer.datamodule
+
+    @property
     def _tokenizer(self) -> Any:
         """The data's."""
-        return self.trainer.datamodule.tokenizer  # type: ignore[attr-defined]
+        return self._data.tokenizer
 
     def configure_model(self) -> None:
         """Build the network once the tokenizer is known."""
         tokenizer = None if self._trainer is None else self._tokenizer
         if self.network is None and tokenizer is not None:
-            self.num_tokens, self.bos = len(tokenizer), tokenizer.bos_token_id
+            self.num_tokens = len(tokenizer)
+            self.bos = tokenizer.bos_token_id
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
-                self._build_network()
+                self._build_network(len(tokenizer))
         elif self.network is not None and tokenizer is not None:
             check_tokenizer(tokenizer, self.network.num_tokens)
         if self.origin is not None and tokenizer is not None:
@@ -166,8 +176,9 @@ class TextDiffusion(LightningModule):
                 )
         parts = (self.architecture, self.process, self.objective)
         own = classes_of(*parts)
-        theirs = _meaning(saved["network"], saved["process"], saved["objective"], own)
-        ours = _meaning(*parts, own)
+        saved_parts = (saved["network"], saved["process"], saved["objective"])
+        theirs = finetuning.meaning(*saved_parts, own)
+        ours = finetuning.meaning(*parts, own)
         if differ := finetuning.difference(theirs, ours):
             raise ValueError(
                 f"the checkpoint holds a network of another architecture: {differ}; "
@@ -176,11 +187,10 @@ class TextDiffusion(LightningModule):
 
     def model(self) -> Model:
         """What is saved and sampled: the network with all that belongs to it."""
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        assert self.network is not None
+        data = self._data
         packing = {"documents": data.documents, "padding": data.padding}
         return Model(
-            self.network,
+            self.denoiser,
             self.process,
             self.hyperschedule,
             tokenizer=data.tokenizer,
@@ -192,20 +202,20 @@ class TextDiffusion(LightningModule):
     def on_fit_start(self) -> None:
         """Compile, if asked to; in place, so that names in checkpoints stay the same."""
         if self.compiled:
-            for block in self.network.blocks:
+            for block in self.denoiser.blocks:
                 block.compile()
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The objective, nats per position; rows are named by their place in the run, so
         accumulation and ranks do not matter.
         """
-        sequences = Batch(**batch)
-        if self.network.config.dropout:
+        sequences = Batch.of(batch)
+        if self.denoiser.config.dropout:
             first = sequences.slot[0].cpu()
             key = uniform(self.seed, 0, first, 0, Stream.DROPOUT)
             torch.manual_seed(int(key * 2**52))
         noise = Noise(self.seed, sequences.slot)
-        loss = self.bound.nats(self.network, sequences, noise).total / sequences.ids.numel()
+        loss = self.bound.nats(self.denoiser, sequences, noise).total / sequences.ids.numel()
         finite = bool(loss.detach().isfinite())
         # All ranks stop, none waits for another.
         if not self.trainer.strategy.reduce_boolean_decision(finite):
@@ -216,21 +226,22 @@ class TextDiffusion(LightningModule):
         return loss
 
     def _measure(self, stage: str, batch: dict[str, Tensor]) -> None:
-        sequences = Batch(**batch)
+        sequences = Batch.of(batch)
         stated = bounds(
             self.process,
             self.hyperschedule,
             sequences.ids.shape[-1],
             prediction=self.objective.prediction,
-            sees_time=self.network.sees_time,
+            sees_time=self.denoiser.sees_time,
         )
         tokens = sequences.scored.sum()
         for name, bound in stated.items():
             noise = Noise(self.seed, sequences.example, step=1)
-            nats = bound.nats(self.network, sequences, noise).values.sum()
+            nats = bound.nats(self.denoiser, sequences, noise).values.sum()
             key = f"{stage}/{name}"
             if key not in self.metrics:
-                mean = MeanMetric().set_dtype(torch.float64)
+                mean = MeanMetric()
+                mean.set_dtype(torch.float64)
                 self.metrics[key] = mean.to(self.device)
             self.metrics[key].update(nats / tokens, tokens)
 
@@ -260,31 +271,22 @@ class TextDiffusion(LightningModule):
 
     def predict_step(self, batch: list[str], index: int) -> list[str]:
         """Fill `[MASK]` in a batch of texts; texts without one stay as they are."""
-        first = index * self.trainer.datamodule.eval_batch_size  # type: ignore[attr-defined]
+        first = index * self._data.eval_batch_size
         model = self.model()
-        return [
-            model.generate(text, sampler=self.sampler, seed=self.seed, first=first + row).texts[0]
-            if MASK_TEXT in text
-            else text
-            for row, text in enumerate(batch)
-        ]
+        filled = list(batch)
+        for row, text in enumerate(batch):
+            if MASK_TEXT in text:
+                sampler = {"sampler": self.sampler, "seed": self.seed, "first": first + row}
+                filled[row] = model.generate(text, **sampler).texts[0]
+        return filled
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW and its learning rate, as `Optimiser` has them."""
         optimizer = self.optimiser.adamw(self.named_parameters(), self.decayed)
-        schedule = self.optimiser.schedule(optimizer, steps_of(self.trainer))
+        schedule = self.optimiser.schedule(optimizer, steps_of(self.trainer, self._data))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _shape(origin: Model | None) -> Architecture:
     """The network's shape where none is stated."""
     return Transformer() if origin is None else finetuning.architecture(origin)
-
-
-def _meaning(network: Any, process: Any, objective: Any, classes: Sequence[type]) -> dict[str, Any]:
-    """What decides which weights a network has and what they mean."""
-    arguments = describe(build(network, Architecture, classes))["init_args"]
-    kept = {name: value for name, value in arguments.items() if name not in UNIMPORTANT}
-    sees_time = build(process, Process, classes).needs_time  # type: ignore[type-abstract]
-    predicts = str(build(objective, Objective, classes).prediction)
-    return {**kept, "sees t": sees_time, "predicts": predicts}

@@ -14,6 +14,8 @@ from torch.optim.lr_scheduler import LambdaLR
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+    from ..data import TextData
+
 
 @dataclass(frozen=True)
 class Optimiser:
@@ -92,21 +94,21 @@ class Optimiser:
         return LambdaLR(optimizer, lambda step: self.share(step, steps))
 
 
-def steps_of(trainer: Trainer) -> int:
-    """Steps of the whole training; Lightning's own estimate would start the data loader before a
-    resume has set its place.
+def steps_of(trainer: Trainer, data: TextData) -> int:
+    """Steps of the whole training on its data; Lightning's own estimate would start the data loader
+    before a resume has set its place.
 
     Raises:
         ValueError: if it has no end.
     """
-    data = trainer.datamodule  # type: ignore[attr-defined]
     steps = trainer.max_steps if trainer.max_steps >= 0 else math.inf
-    if not data.corpus.streaming and trainer.max_epochs >= 0:
+    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    if not data.corpus.streaming and epochs >= 0:
         limit = trainer.limit_train_batches
         batches = len(data.packed("train")) // data.batch_size
         batches = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
         an_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-        steps = min(steps, trainer.max_epochs * an_epoch)
+        steps = min(steps, epochs * an_epoch)
     if steps == math.inf:
         raise ValueError("the cosine of the learning rate needs an end: set trainer.max_steps")
     return int(steps)
