@@ -5,8 +5,11 @@ experiments/readme.py`.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
+
+from textdiff.evaluation.tables import plus_minus
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -17,21 +20,29 @@ def threads(result: dict, name: str = "thread") -> str:
 
 
 def quickstart(result: dict) -> str:
-    """The quickstart's own numbers."""
+    """The quickstart's own numbers, and what it drew."""
+    first = result["gpt"]["bounds"][0]
+    per_byte = first["tokens"] / first["text_bytes"] / math.log(2)  # bits, of one nat per token
     lines = [
-        f"`make quickstart` gave this on {threads(result, 'CPU thread')} in "
-        f"{result['total_seconds']:.0f} s ({result['bounds'][0]['tokens']:,} validation tokens, "
-        "characters; unigram entropy of the same tokens "
-        f"{result['unigram_entropy']:.3f} nats, log N {result['log_N']:.3f}):",
+        f"`make quickstart` gave this on {threads(result, 'CPU thread')}: {first['tokens']:,} "
+        f"validation tokens of {first['text_bytes']:,} bytes, log N {result['log_N']:.3f}.",
         "",
-        "| bound | nats/token | ± s.e. | bits/token | perplexity | estimator |",
-        "|---|---:|---:|---:|---:|---|",
+        "| model | bound on -log p | nats/token | bits/byte | estimator |",
+        "|---|---|---:|---:|---|",
+        f"| no context | unigram entropy | {result['unigram_entropy']:.3f} | "
+        f"{per_byte * result['unigram_entropy']:.3f} | |",
     ]
-    lines += [
-        f"| {b['name']} | {b['nats']:.3f} | {b['standard_error']:.3f} | {b['bits']:.3f} | "
-        f"{b['perplexity']:.2f} | {b['estimator']} |"
-        for b in result["bounds"]
-    ]
+    for model, bounds in (("GPT", result["gpt"]["bounds"]), ("hybrid", result["bounds"])):
+        for b in bounds:
+            error = b["standard_error"]
+            lines.append(
+                f"| {model} | {b['name']} | {plus_minus(b['nats'], error)} | "
+                f"{plus_minus(b['bits_per_byte'], per_byte * error)} | {b['estimator']} |"
+            )
+    lines += ["", f"The same prompt, `{result['filter']}`:"]
+    for name, drawn in result["samples"].items():
+        cost = f"{drawn['nfe']} calls, {drawn['tokens_per_forward']:.2f} tokens a call"
+        lines += ["", f"{name}, {cost}:", "", "```text", drawn["texts"][0].rstrip(), "```"]
     return "\n".join(lines)
 
 

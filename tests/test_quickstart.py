@@ -61,6 +61,11 @@ def test_it_makes_a_gpt_and_a_hybrid_and_shows_them(tmp_path, monkeypatch, capsy
     for shown in (f"{result['gpt']['bounds'][0]['nats']:.3f}", "bits/byte", "ROMEO:", "slide"):
         assert shown in out
 
+    table = runpy.run_path(str(ROOT / "experiments/readme.py"))["quickstart"](result)
+    for bound in (*result["gpt"]["bounds"], *result["bounds"]):
+        assert f"| {bound['name']} | {bound['nats']:.3f} ± " in table
+    assert block["texts"][0].rstrip() in table
+
 
 def test_every_bound_must_be_below_the_unigram_entropy():
     learnt = runpy.run_path(SCRIPT)["learnt"]
