@@ -79,6 +79,13 @@ def syncs(call: Callable[[], object]) -> int:
     return sum("synchroniz" in str(warning.message) for warning in caught)
 
 
+def flops(runner: training.Runner) -> int:
+    """FLOPs of the matrix products of a step, masks counted as if all were seen."""
+    with FlopCounterMode(display=False) as counter:
+        runner.step()
+    return counter.get_total_flops()
+
+
 def trained(options: argparse.Namespace, name: str, kernel: str, compiled: bool) -> dict[str, Any]:
     """Speed, memory and syncs of one case's training step."""
     choices = {**vars(options), "device": "cuda", "bf16": True, "attention": kernel}
@@ -87,11 +94,9 @@ def trained(options: argparse.Namespace, name: str, kernel: str, compiled: bool)
     torch.cuda.reset_peak_memory_stats()
     spent = seconds(runner.step, options.rounds)
     peak = torch.cuda.max_memory_allocated()
-    with FlopCounterMode(display=False) as counter:
-        runner.step()
     return {
         "tokens_per_second": runner.ids.numel() / spent,
-        "flops": counter.get_total_flops(),
+        "flops": flops(runner) if kernel == "sdpa" else None,
         "seconds": spent,
         "peak_gb": peak / 1e9,
         "parameters": sum(p.numel() for p in runner.model.parameters()),
@@ -104,7 +109,7 @@ def training_rows(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, 
     peak = next((p for card, p in PEAKS.items() if card in torch.cuda.get_device_name()), None)
     ways = [("sdpa", False), ("sdpa", True), ("flex", False)]
     for name in ("GPT-2", *TRAINED):
-        flops = None
+        work = None
         for kernel, compiled in ways[:1] if name == "GPT-2" else ways:
             label = f"{name}, {kernel}{', compiled' if compiled else ''}"
             try:
@@ -112,8 +117,8 @@ def training_rows(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, 
             except Exception as error:  # one way that fails must not cost the others
                 row = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
             else:
-                flops = flops or row["flops"]  # of SDPA: flex's are not counted
-                row["mfu"] = None if peak is None else flops / row["seconds"] / peak
+                work = work or row["flops"]  # that of SDPA: flex's cannot be counted
+                row["mfu"] = None if peak is None else work / row["seconds"] / peak
             torch._dynamo.reset()
             torch.cuda.empty_cache()
             yield label, row
