@@ -238,7 +238,7 @@ def main() -> None:
         "settings": {name: getattr(options, name) for name in sizes},
         "matrix product, FLOP/s": ceiling(),
     }
-    parts = {"kernels": kernel_rows, "training": training_rows, "generation": generation_rows}
+    parts = {"generation": generation_rows, "training": training_rows, "kernels": kernel_rows}
     for part, rows in parts.items():
         result[part] = {}
         for name, row in rows(options):
