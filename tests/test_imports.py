@@ -23,18 +23,19 @@ BELOW = {
     "files": (),
     "figures": (),
     "registration": (),
+    "remote_code": (),
     "process": ("noise",),
     "hyperschedule": (),
     "denoiser": ("hyperschedule",),
     "objective": ("denoiser", "process", "hyperschedule", "noise"),
     "samplers": ("denoiser", "process", "noise"),
     "generation": ("samplers", "denoiser", "process", "hyperschedule", "noise", "spec"),
-    "network": ("denoiser",),
-    "data": ("noise", "spec", "files"),
+    "network": ("denoiser", "remote_code"),
+    "data": ("noise", "spec", "files", "remote_code"),
     "viewer": ("generation", "hyperschedule", "figures"),
     "model": (
         *("generation", "objective", "network", "denoiser", "samplers", "process", "data"),
-        *("hyperschedule", "noise", "spec", "files"),
+        *("hyperschedule", "noise", "spec", "files", "remote_code"),
     ),
     "convert": (
         "model",
@@ -52,7 +53,7 @@ BELOW = {
     ),
     "evaluation": (
         *("model", "data", "viewer", "generation", "objective", "network", "denoiser", "samplers"),
-        *("process", "hyperschedule", "noise", "spec", "files", "figures"),
+        *("process", "hyperschedule", "noise", "spec", "files", "figures", "remote_code"),
     ),
     "commands": (
         *("evaluation", "training", "convert", "viewer", "model", "data", "generation"),

@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..remote_code import reason
+
 FIELD_JUDGE = "openai-community/gpt2-large"
 CAUSAL = ("ForCausalLM", "LMHeadModel")
 DTYPES = ("float32", "bfloat16", "float16")
@@ -197,20 +199,21 @@ def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
     if dtype not in DTYPES:
         raise ValueError(f"unknown precision {dtype!r}: use one of {', '.join(DTYPES)}")
     place = name
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"trust_remote_code": False}
     if name.endswith(".gguf"):
         place, _, file = name.rpartition(":")
-        options = {"gguf_file": file}
+        options["gguf_file"] = file
     try:
         config = AutoConfig.from_pretrained(place, **options)
+        config._attn_implementation = None  # it may name a kernel on the Hub
         causal = any(one.endswith(CAUSAL) for one in config.architectures or ())
-        causal = causal or bool(options)  # a GGUF file is always one
+        causal = causal or "gguf_file" in options  # a GGUF file is always one
         auto: Any = AutoModelForCausalLM if causal else AutoModel
-        network = auto.from_pretrained(place, dtype=torch.float32, **options)
+        network = auto.from_pretrained(place, config=config, dtype=torch.float32, **options)
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
-            f"judge {name!r} cannot be opened ({error}): give an id of the Hub that is cached or "
+            f"judge {name!r} cannot be opened ({reason(error)}): give an id of the Hub that is cached or "
             "reachable, a folder, or a GGUF file as folder:file.gguf (needs textdiff[eval])"
         ) from None
     return Judge(name, network.to(device, getattr(torch, dtype)).eval(), tokenizer, causal)

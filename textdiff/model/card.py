@@ -43,7 +43,8 @@ textdiff evaluate perplexity {name} --corpus FILE{modules}
 ```
 
 `transformers.AutoModel.from_pretrained` gives the network alone after `import textdiff`. \
-No code is loaded from this repository."""
+No code is loaded from this repository by either. Only `textdiff fit --config config.yaml` runs \
+the classes that the file names: read it before you give it one."""
 
 
 def results(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

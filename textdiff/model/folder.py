@@ -19,7 +19,6 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
-    AutoConfig,
     AutoModel,
     AutoTokenizer,
     PreTrainedModel,
@@ -31,8 +30,10 @@ from ..denoiser.prediction import Prediction
 from ..files import new_files, read_json, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
+from ..network.base import own_arguments
 from ..objective import Measured
 from ..process import Process
+from ..remote_code import reason
 from ..spec import build, describe
 from . import checkpoint, reference
 from .model import Model
@@ -148,8 +149,13 @@ def _check_file(folder: Path, name: str, expected: dict[str, str]) -> None:
 
 
 def _read_network(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
+    """The network that a config.json describes; only the arguments of its own config class reach
+    transformers, which would fetch code for others (`attn_implementation`).
+    """
+    made = CONFIG_MAPPING[config["model_type"]]
+    values = own_arguments(made, config)
     # The kernel is a choice of the machine, not of the model.
-    shape = AutoConfig.for_model(**{**config, "attention": "sdpa"})
+    shape = made(**values | {"attention": "sdpa"})
     network = AutoModel.from_config(shape, dtype=torch.float32, trust_remote_code=False)
     path = folder / WEIGHTS
     try:
@@ -170,8 +176,8 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         )
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"the tokenizer in {str(folder)!r} cannot be read ({error}): copy or write the folder "
-            "again"
+            f"the tokenizer in {str(folder)!r} cannot be read ({reason(error)}): "
+            "copy or write the folder again"
         ) from None
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(f"{folder / TOKENIZER} is not one of the tokenizers library's")

@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..denoiser.cache import Cache
 from ..denoiser.visibility import Visibility
+
+
+def own_arguments(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `values` that a config class (or one between it and transformers' own) names as its
+    arguments; nothing else that a file says should reach transformers, which fetches code from the
+    Hub for some of it.
+
+    >>> from textdiff.network import TransformerConfig
+    >>> own_arguments(TransformerConfig, {"layers": 2, "attn_implementation": "somebody/kernel"})
+    {'layers': 2}
+    """
+    own = {"tie_word_embeddings"}
+    for cls in config_class.__mro__:
+        if cls is PreTrainedConfig:
+            break
+        own |= inspect.signature(cls).parameters.keys()
+    return {name: value for name, value in values.items() if name in own - {"kwargs"}}
 
 
 class DenoiserModel(PreTrainedModel):
@@ -17,6 +38,10 @@ class DenoiserModel(PreTrainedModel):
     """
 
     blocks: nn.ModuleList
+
+    def __init__(self, config: PreTrainedConfig, *arguments: Any, **options: Any):
+        config._attn_implementation = None  # it may name a kernel on the Hub; we have our own
+        super().__init__(config, *arguments, **options)
 
     @property
     def num_tokens(self) -> int:

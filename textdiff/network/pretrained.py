@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import (
+    CONFIG_MAPPING,
     AttentionInterface,
     AutoConfig,
     AutoModel,
@@ -27,8 +28,9 @@ from transformers import initialization as init
 from ..denoiser.cache import Cache
 from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
+from ..remote_code import reason
 from .attention import attend
-from .base import DenoiserModel
+from .base import DenoiserModel, own_arguments
 from .embeddings import TimeEmbedding
 from .kernels import check_backend
 from .stack import context_without_output
@@ -170,14 +172,19 @@ class Pretrained(Architecture):
     def _open(self) -> PreTrainedModel:
         """The base in float32, with every weight in its place."""
         try:
-            config = AutoConfig.from_pretrained(self.source)
+            config = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
             check_family(config)
+            config._attn_implementation = None  # it may name a kernel on the Hub
             opened: Any = AutoModelForCausalLM.from_pretrained(
-                self.source, config=config, dtype=torch.float32, output_loading_info=True
+                self.source,
+                config=config,
+                dtype=torch.float32,
+                output_loading_info=True,
+                trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{self.source!r} cannot be loaded ({error}): give the id of a GPT-2 or Llama, or "
+                f"{self.source!r} cannot be loaded ({reason(error)}): give the id of a GPT-2 or Llama, or "
                 "a local folder"
             ) from None
         base, loading = opened
@@ -201,6 +208,19 @@ def check_family(config: PreTrainedConfig) -> None:
         )
 
 
+def _base_config(values: dict[str, Any]) -> PreTrainedConfig:
+    """The base's config of its family's own arguments; nothing else that a file says reaches
+    transformers, which would fetch code for some of it (`attn_implementation`).
+    """
+    kind = values.get("model_type")
+    if kind not in FAMILIES:
+        raise ValueError(f"it is a {kind!r}, not one of {', '.join(FAMILIES)}")
+    made = CONFIG_MAPPING[kind]
+    config = made(**own_arguments(made, values))
+    check_family(config)
+    return config
+
+
 class PretrainedDenoiser(DenoiserModel):
     """A GPT-2 or Llama as a denoiser; `base` and `output` are `transformers`' own modules."""
 
@@ -210,8 +230,7 @@ class PretrainedDenoiser(DenoiserModel):
     def __init__(self, config: PretrainedDenoiserConfig):
         super().__init__(config)
         without_dropout = {name: 0.0 for name in DROPOUTS if name in config.base}
-        base = AutoConfig.for_model(**config.base | without_dropout)
-        check_family(base)
+        base = _base_config(config.base | without_dropout)
         self.base = AutoModel.from_config(base, attn_implementation=ATTENTION, dtype=torch.float32)
         D = base.hidden_size
         self.output = None
