@@ -78,6 +78,7 @@ class TextDiffusionCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.seed", compute_fn=int)
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         saving = {"save_last": True, "filename": "step-{step}", "auto_insert_metric_name": False}
+        saving["save_on_exception"] = True
         saving["enable_version_counter"] = (
             False  # else last.ckpt would stay that of the first training in this folder
         )
@@ -156,6 +157,9 @@ class TextDiffusionCLI(LightningCLI):
             if fresh and self.trainer.global_step == 0:
                 shutil.rmtree(run, ignore_errors=True)
             raise
+        except SystemExit as stop:
+            # Lightning's, where a second Ctrl-C did not wait for the end of a batch
+            raise SystemExit(130 if stop.code == 1 else stop.code) from None
 
     def before_fit(self) -> None:
         """Refuse to write over another model, and read the data before anything is written."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
@@ -26,6 +26,7 @@ from ..samplers import Ancestral, Sampler
 from ..spec import build, classes_of, describe
 from . import finetuning
 from .optimiser import Optimiser, steps_of
+from .whole_steps import Diverged, WholeSteps
 
 TOKENIZER = "tokenizer"  # a checkpoint's hash of the tokenizer
 
@@ -154,6 +155,10 @@ class TextDiffusion(LightningModule):
         }
         return described | {"compile": self.compiled}
 
+    def configure_callbacks(self) -> list[Callback]:
+        """Checkpoints hold whole steps, whoever writes them."""
+        return [WholeSteps()]
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep plain values only: `weights_only` loading works, and a fresh process can rebuild the
         module.
@@ -219,7 +224,7 @@ class TextDiffusion(LightningModule):
         finite = bool(loss.detach().isfinite())
         # All ranks stop, none waits for another.
         if not self.trainer.strategy.reduce_boolean_decision(finite):
-            raise ValueError(
+            raise Diverged(
                 f"the loss is {loss.item()} at step {self.global_step}: lower lr or clip gradients"
             )
         self.log("loss", loss, prog_bar=True, batch_size=len(sequences.ids), sync_dist=True)
