@@ -27,6 +27,7 @@ from ..denoiser.prediction import require
 from ..generation.config import GenerationConfig
 from ..generation.engine import denoise
 from ..model.model import Model
+from ..model.text import added
 from ..noise import Noise
 from ..objective import Batch, chain_rule
 from ..objective.bounds import Bound, bounds
@@ -237,17 +238,16 @@ def continuations(
     A context keeps its last tokens, so that `most` fit behind it.
     """
     ids = [model.encode(context).tolist()[-(model.length - most) :] for context in contexts]
-    prompts = [model.decode(torch.tensor(row, dtype=torch.int64)) for row in ids]
     samples = model.generate(
-        prompts,
+        ids,
         GenerationConfig(
             max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size
         ),
     )
     found = []
-    for row, prompt in zip(samples.ids, prompts, strict=True):
-        begin = len(model.encode(prompt))
-        text = model.decode(row[begin : begin + most])
+    for row, before in zip(samples.ids, ids, strict=True):
+        drawn = row[len(before) :][:most].tolist()
+        text = added(model.tokenizer, before, drawn, skip_special_tokens=True)
         ends = [place for stop in until if stop and (place := text.find(stop)) >= 0]
         found.append(text[: min(ends)] if ends else text)
     return found

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from ..denoiser.prediction import require
 from ..generation.engine import denoise
 from ..hyperschedule import Hyperschedule
+from ..model import text
 from ..model.model import Model
 from ..noise import Noise
 from ..samplers import Filter, Sampler, Step
@@ -75,13 +76,10 @@ def cut(tokenizer: PreTrainedTokenizerFast, passage: str, length: int) -> tuple[
     Raises:
         ValueError: if the passage is a single word, or its last word has `length` tokens or more.
     """
-    context, space, word = passage.rstrip().rpartition(" ")
-    before, last = (
-        tokenizer.encode(part, add_special_tokens=False) for part in (context, space + word)
-    )
-    if not before or len(last) >= length:
+    ids, last = text.last_word(tokenizer, passage)
+    if not 0 < last < len(ids) or last >= length:
         raise ValueError(f"no last word to predict in rows of {length} tokens: {passage[-80:]!r}")
-    return [*before[len(last) - length :], *last], len(last)
+    return ids[-length:], last
 
 
 @torch.no_grad()

@@ -32,11 +32,12 @@ class Samples:
 
     Args:
         ids: token ids of each sample, prompt included, cut behind a drawn end of text.
-        texts: their texts.
+        texts: their texts; text that was given stands in them as it was given.
         nfe: network calls that each needed.
         seconds: wall time of all.
         tokens: tokens that were drawn, known ones not counted.
         body_rows, head_rows: rows that went through the network's body and its head.
+        completions: the texts of the drawn tokens alone.
         trajectories: how each came about, if `output_trajectory` was asked for.
     """
 
@@ -47,6 +48,7 @@ class Samples:
     tokens: int
     body_rows: int
     head_rows: int
+    completions: list[str]
     trajectories: list[Trajectory] | None = None
 
     @property

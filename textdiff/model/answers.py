@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
 from ..generation.samples import Samples, Trajectory
 from ..generation.state import Denoised
 from ..generation.watching import Watch, ends_free
-from .requests import Batch
+from .requests import Batch, Part, Request, joined
+from .text import added
 
 
 @dataclass
@@ -47,22 +50,47 @@ class Answers:
             if (trajectory := watch.trajectory(row, len(ids))) is not None:
                 self.trajectories[number] = trajectory
 
-    def samples(self, decode: Callable[[Tensor], str], trajectories: bool) -> Samples:
+    def samples(
+        self, asked: list[Request], tokenizer: PreTrainedTokenizerFast, trajectories: bool
+    ) -> Samples:
         """All of them, in order."""
         order = range(len(self.wanted))
         ids = [self.ids[number] for number in order]
-        texts = [decode(row) for row in ids]
+        told = [
+            tell(tokenizer, request.parts, self.mask_id, row)
+            for request, row in zip(asked, ids, strict=True)
+        ]
         drawn = [self.wanted[number][: len(ids[number])] == self.mask_id for number in order]
         return Samples(
             ids,
-            texts,
+            [text for text, _ in told],
             nfe=[self.nfe[number] for number in order],
             seconds=time.perf_counter() - self.begin,
             tokens=sum(int(row.sum()) for row in drawn),
             body_rows=self.body_rows,
             head_rows=self.head_rows,
+            completions=[completion for _, completion in told],
             trajectories=[self.trajectories[number] for number in order] if trajectories else None,
         )
+
+
+def tell(
+    tokenizer: PreTrainedTokenizerFast, parts: Sequence[Part], mask_id: int, ids: Tensor
+) -> tuple[str, str]:
+    """The text of a finished sequence, in which text that was given stands as it was given, and the
+    text of its drawn tokens alone.
+    """
+    tokens = ids.tolist()
+    text = completion = ""
+    end = 0
+    for is_gap, run in groupby(parts, lambda part: set(part[1]) <= {mask_id}):
+        for given, of_part in [(None, joined(list(run)))] if is_gap else run:
+            begin = end
+            end = begin + len(of_part)
+            piece = given or added(tokenizer, tokens[:begin], tokens[begin:end], True)
+            text += piece
+            completion += piece if is_gap else ""
+    return text, completion
 
 
 def cut(ids: Tensor, free: Tensor, eos: int | None) -> Tensor:

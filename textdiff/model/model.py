@@ -7,7 +7,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,8 @@ from ..objective import Measured
 from ..process import Process
 from .answers import Answers
 from .measuring import measure_texts
-from .requests import MASK_TEXT, Prompt, batches, check_tokenizer, sequences
+from .requests import MASK_TEXT, Prompt, batches, check_tokenizer, given_parts, joined, requests
+from .text import added, decode
 
 BAR: dict[str, Any] = {"desc": "sampling", "unit": "token", "leave": False}
 
@@ -77,11 +78,7 @@ class Model:
 
     def encode(self, text: str) -> Tensor:
         """Token ids [L] of a text; each `[MASK]` in it becomes one position to draw (id N)."""
-        ids: list[int] = []
-        for number, piece in enumerate(text.split(MASK_TEXT)):
-            gap = [self.mask_id] if number else []
-            ids += gap + self.tokenizer.encode(piece, add_special_tokens=False)
-        return torch.tensor(ids, dtype=torch.int64)
+        return torch.tensor(joined(given_parts(self, text)), dtype=torch.int64)
 
     def decode(self, ids: Tensor) -> str:
         """The text of token ids [L]; positions still masked show as `[MASK]`."""
@@ -91,14 +88,15 @@ class Model:
                 runs.append([])
             else:
                 runs[-1].append(token)
-        return MASK_TEXT.join(self._text(run, skip_special_tokens=True) for run in runs)
+        first, *others = runs
+        tokens = self.tokenizer
+        pieces = [decode(tokens, first, skip_special_tokens=True)]
+        pieces += [added(tokens, None, run, skip_special_tokens=True) for run in others]
+        return MASK_TEXT.join(pieces)
 
     def decode_token(self, token: int) -> str:
-        """The text of a single token."""
-        return MASK_TEXT if token == self.mask_id else self._text([token])
-
-    def _text(self, ids: list[int], **options: Any) -> str:
-        return cast(str, self.tokenizer.decode(ids, **options))
+        """The text that a single token adds behind other text."""
+        return MASK_TEXT if token == self.mask_id else added(self.tokenizer, None, [token])
 
     def generate(
         self,
@@ -138,7 +136,8 @@ class Model:
         config = (generation_config or self.generation_config).but(**options)
         self._check(config)
         schedule = config.schedule(self.hyperschedule)
-        wanted = sequences(self, prompts, suffix, config)
+        asked = requests(self, prompts, suffix, config)
+        wanted = [request.ids for request in asked]
         for size in {len(ids) for ids in wanted}:
             self.warn_if_unseen(schedule, size)
         if streamer is not None and len(wanted) != 1:
@@ -170,7 +169,7 @@ class Model:
                     confidence=config.output_trajectory,
                 )
                 answers.take(batch, done, watch)
-        return answers.samples(self.decode, config.output_trajectory)
+        return answers.samples(asked, self.tokenizer, config.output_trajectory)
 
     def measure(self, texts: str | Sequence[str], **options: Any) -> list[Measured]:
         """Every bound on -log p of some texts that can be stated, nats per token.

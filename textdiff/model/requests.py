@@ -5,10 +5,13 @@ and sequences of like lengths a batch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -16,6 +19,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
+from .text import behind, encode
 
 if TYPE_CHECKING:
     from .model import Model
@@ -25,10 +29,27 @@ MASK_TEXT = "[MASK]"
 Prompt = str | Tensor | Sequence[int]
 
 
-def sequences(
+Part = tuple[str | None, list[int]]
+"""A piece of text that was given, None where there is none, and its tokens; MASK alone is a gap."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A sequence that is asked for.
+
+    Args:
+        ids: [L] tokens, MASK where one is drawn.
+        parts: of which it consists, in order: what was given as text, as tokens, and gaps.
+    """
+
+    ids: Tensor
+    parts: tuple[Part, ...]
+
+
+def requests(
     model: Model, prompts: Any, suffix: str | Sequence[str], config: GenerationConfig
-) -> list[Tensor]:
-    """One sequence [L] for each sample, prompt by prompt.
+) -> list[Request]:
+    """One request for each sample, prompt by prompt.
 
     Args:
         model: encodes the texts.
@@ -39,58 +60,110 @@ def sequences(
     Raises:
         ValueError: if a prompt is no text and no ids, or is longer than all that was asked for.
     """
-    if prompts is None or isinstance(prompts, str):
-        prompts = [prompts or ""]
-    elif isinstance(prompts, Tensor) and prompts.ndim == 1:
-        prompts = [prompts]
-    suffixes = [suffix] * len(prompts) if isinstance(suffix, str) else list(suffix)
-    if len(suffixes) != len(prompts):
+    wanted = prompt_list(prompts)
+    suffixes = [suffix] * len(wanted) if isinstance(suffix, str) else list(suffix)
+    if len(suffixes) != len(wanted):
         raise ValueError(
-            f"there are {len(prompts)} prompts but {len(suffixes)} suffixes: "
+            f"there are {len(wanted)} prompts but {len(suffixes)} suffixes: "
             "give one for all, or one each"
         )
     rows = []
-    for prompt, after in zip(prompts, suffixes, strict=True):
-        row = _sequence(model, _ids(model, prompt), _ids(model, after), config)
+    for prompt, after in zip(wanted, suffixes, strict=True):
+        row = _request(model, _parts(model, prompt), _parts(model, after, begins=False), config)
         rows += [row] * config.num_return_sequences
     return rows
 
 
-def _ids(model: Model, prompt: Prompt) -> Tensor:
-    """The ids [L] of a prompt; a warning if the tokenizer does not know all of its text."""
+def prompt_list(prompts: Any) -> list[Prompt]:
+    """The prompts one by one: a single one, an iterable of them, or None for the empty one.
+
+    Raises:
+        ValueError: for what a tokenizer returns or a chat, with the remedy.
+    """
+    if prompts is None or isinstance(prompts, str):
+        return [prompts or ""]
+    if isinstance(prompts, Tensor | np.ndarray):
+        return [prompts] if prompts.ndim == 1 else list(prompts)
+    if isinstance(prompts, Mapping):
+        raise ValueError(
+            f"prompts is a mapping with the keys {', '.join(map(str, prompts))}: give texts, or "
+            "the ids of one prompt each (for a tokenizer's result without padding: "
+            "encoded['input_ids'])"
+        )
+    if not isinstance(prompts, Iterable) or isinstance(prompts, bytes):
+        raise ValueError(f"prompts must be a text, ids or several of these, got {prompts!r}")
+    found = list(prompts)
+    if any(isinstance(one, Mapping) for one in found):
+        raise ValueError(
+            "prompts is a list of messages: make a text of them first "
+            "(tokenizer.apply_chat_template(messages, tokenize=False))"
+        )
+    if found and all(isinstance(one, Integral) and not isinstance(one, bool) for one in found):
+        return [[int(one) for one in found]]
+    return found
+
+
+def given_parts(model: Model, text: str, begins: bool = True) -> list[Part]:
+    """The parts of a text with `[MASK]`; what stands behind a gap is encoded as going on, and so is
+    all of it unless it `begins` the sequence.
+    """
+    parts: list[Part] = []
+    for number, piece in enumerate(text.split(MASK_TEXT)):
+        if number:
+            parts.append((None, [model.mask_id]))
+        if piece:
+            put = encode if begins and not number else behind
+            parts.append((piece, put(model.tokenizer, piece)))
+    return parts
+
+
+def joined(parts: Sequence[Part]) -> list[int]:
+    """The tokens of parts."""
+    return [token for _, ids in parts for token in ids]
+
+
+def _parts(model: Model, prompt: Prompt, begins: bool = True) -> list[Part]:
+    """The parts of a prompt; a warning if the tokenizer does not know all of its text."""
     if isinstance(prompt, str):
-        ids = model.encode(prompt)
-        _warn_of_unknown(model.tokenizer, prompt, ids)
-        return ids
-    ids = torch.as_tensor(prompt).cpu()
+        parts = given_parts(model, prompt, begins)
+        _warn_of_unknown(model.tokenizer, prompt, joined(parts))
+        return parts
+    try:
+        ids = torch.as_tensor(prompt).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        ids = torch.zeros(1)
     if not ids.numel():
         ids = ids.long()
-    is_whole = ids.ndim == 1 and not ids.is_floating_point()
+    is_whole = ids.ndim == 1 and not ids.is_floating_point() and ids.dtype != torch.bool
     if not is_whole or bool(((ids < 0) | (ids > model.mask_id)).any()):
         raise ValueError(
             f"a prompt must be a text or ids [L] in 0..{model.mask_id} (MASK), got {prompt!r}"
         )
-    return ids
+    runs = groupby(ids.tolist(), lambda token: token == model.mask_id)
+    return [(None, list(run)) for _, run in runs]
 
 
-def _warn_of_unknown(tokenizer: PreTrainedTokenizerFast, prompt: str, ids: Tensor) -> None:
+def _warn_of_unknown(tokenizer: PreTrainedTokenizerFast, prompt: str, ids: list[int]) -> None:
     if not tokenizer.unk_token:
         return
-    if unknown := int((ids == tokenizer.unk_token_id).sum()):
+    if unknown := ids.count(tokenizer.unk_token_id):
         warnings.warn(
             f"{unknown} tokens of the prompt {prompt!r} are unknown to this model's tokenizer",
             stacklevel=5,
         )
 
 
-def _sequence(model: Model, prompt: Tensor, suffix: Tensor, config: GenerationConfig) -> Tensor:
+def _request(
+    model: Model, prompt: list[Part], suffix: list[Part], config: GenerationConfig
+) -> Request:
     """Prompt, MASK for each new token, suffix."""
-    known = len(prompt) + len(suffix)
+    before = joined(prompt)
+    known = len(before) + len(joined(suffix))
     if config.max_new_tokens is not None:
         new = config.max_new_tokens
     elif config.max_length is not None:
         new = config.max_length - known
-    elif (prompt == model.mask_id).any():  # a text with gaps is as long as it is
+    elif model.mask_id in before:  # a text with gaps is as long as it is
         new = 0
     else:
         new = max(model.length - known, 1)
@@ -99,7 +172,8 @@ def _sequence(model: Model, prompt: Tensor, suffix: Tensor, config: GenerationCo
             f"the prompt and suffix have {known} tokens but max_length is {config.max_length}: "
             "shorten them or raise max_length"
         )
-    return torch.cat([prompt, torch.full((new,), model.mask_id), suffix])
+    parts = (*prompt, (None, [model.mask_id] * new), *suffix)
+    return Request(torch.tensor(joined(parts), dtype=torch.int64), parts)
 
 
 @dataclass(frozen=True)
