@@ -49,11 +49,12 @@ class _RowValues(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, rows_to_values: _Map
     ) -> tuple[Tensor, Tensor]:
         N = rows_to_values.N
+        inputs = (hidden, weight, bias)
         wanted = [rows_to_values.training and needed for needed in ctx.needs_input_grad[:3]]
         values = torch.empty(len(hidden), dtype=torch.float64, device=hidden.device)
         grads = [
-            make(x) if want and x is not None else None
-            for make, x, want in zip(_EMPTY, (hidden, weight, bias), wanted, strict=True)
+            make(x, dtype=_held(x.dtype)) if want and x is not None else None
+            for make, x, want in zip(_EMPTY, inputs, wanted, strict=True)
         ]
         for rows in chunks(len(hidden), N, hidden.device.type):
             _chunk(
@@ -66,6 +67,7 @@ class _RowValues(torch.autograd.Function):
                 gradients=_Gradients(*grads),
             )
         ctx.grads = grads
+        ctx.dtypes = [None if x is None else x.dtype for x in inputs]
         ctx.mark_non_differentiable(values)
         return values.sum(), values
 
@@ -74,11 +76,24 @@ class _RowValues(torch.autograd.Function):
         grads, ctx.grads = ctx.grads, None
         if grads is None:
             raise RuntimeError("the head's gradient was handed out already: call row_values again")
-        scaled = (None if grad is None else grad.mul_(grad_total.to(grad.dtype)) for grad in grads)
+        scaled = (
+            None if grad is None else grad.mul_(grad_total.to(grad.dtype)).to(dtype)
+            for grad, dtype in zip(grads, ctx.dtypes, strict=True)
+        )
         return (*scaled, None)
 
 
 _EMPTY = (torch.empty_like, torch.zeros_like, torch.zeros_like)
+
+
+def _held(dtype: torch.dtype) -> torch.dtype:
+    """How a gradient is held until the loss scale comes, which half precision's range needs."""
+    return torch.float32 if dtype == torch.float16 else dtype
+
+
+def _power(slope: Tensor) -> Tensor:
+    """The power of two [] that brings the largest of `slope` to between 1/2 and 1, if any is."""
+    return torch.exp2(-torch.frexp(slope.abs().amax().float())[1].float())
 
 
 @dataclass(frozen=True)
@@ -95,14 +110,27 @@ class _Gradients:
         return not (self.hidden is None and self.weight is None and self.bias is None)
 
     def add(self, rows: slice, slope: Tensor, hidden: Tensor, weight: Tensor) -> None:
-        """The share of rows whose logits have the gradient `slope`."""
+        """The share of rows [r, D] whose logits have the gradient `slope` [r, N]; the products are
+        in the dtype of `hidden`, which is that of the logits, and their sums in what holds them.
+        """
+        low = hidden.dtype
+        up: Tensor | float = _power(slope) if low == torch.float16 else 1.0
+        scaled = (slope if low != torch.float16 else slope * up).to(low)
         if self.hidden is not None:
-            self.hidden[rows] = slope.to(weight.dtype) @ weight
+            self.hidden[rows] = _over(scaled @ weight.to(low), up)
         if self.weight is not None:
-            ours = slope.to(self.weight.dtype).T
-            self.weight[: len(weight)].addmm_(ours, hidden.to(self.weight.dtype))
+            ours = self.weight[: len(weight)]
+            if ours.dtype == low:
+                ours.addmm_(scaled.T, hidden)
+            else:
+                ours.add_(_over(scaled.T @ hidden, up))
         if self.bias is not None:
             self.bias.add_(slope.sum(0))
+
+
+def _over(product: Tensor, up: Tensor | float) -> Tensor:
+    """A product without the power of two that its gradient was scaled by."""
+    return product.float() / up if isinstance(up, Tensor) else product
 
 
 def _chunk(
@@ -120,6 +148,8 @@ def _chunk(
     """
     training = gradients.any()
     logits = linear(hidden[rows], weight, bias).detach()
+    low = logits.dtype
+    logits = logits.to(_held(low))  # else small gradients vanish before the loss scale comes
     with torch.enable_grad():
         row_value = value(logits.requires_grad_(training), rows)
     values[rows] = row_value.detach()
@@ -127,7 +157,7 @@ def _chunk(
         return
     (slope,) = torch.autograd.grad(row_value, logits, torch.ones_like(row_value))
     del logits
-    gradients.add(rows, slope, hidden[rows], weight)
+    gradients.add(rows, slope, hidden[rows].to(low), weight)
 
 
 def row_values(
