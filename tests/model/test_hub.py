@@ -35,8 +35,9 @@ def run(tmp_path_factory):
     (made / "results" / "plain.json").write_text("[1]")
     (made / "generation_config.json").write_text('{"top_k": 3}')
     (made / "notes").mkdir()
-    (made / "notes" / "more.txt").write_text("kept\n")
-    (made / "predictions.txt").write_text("private\n")
+    for name in ("notes/more.txt", "predictions.txt", "predictions.jsonl", "results/texts.jsonl"):
+        (made / name).write_text("private\n")
+    (made / "results" / "prompts.json").write_text('{"samples": ["private"]}')
     return made
 
 
@@ -69,16 +70,19 @@ def same_logits(*models):
 
 
 def test_what_travels(run, exported):
-    """The model and all that is unknown, byte for byte; not the checkpoints, logs and private texts
-    of the training.
+    """The model, its pictures and what was measured of it, and nothing else: no checkpoint, log,
+    config.yaml or file that nobody knows.
     """
-    given, found = names(run), names(exported)
-    home = {name for name in given if name.startswith(("checkpoints/", "logs/", "predictions"))}
-    assert len(home) >= 4 and found == given - home | {"README.md", "reference.json"}
-    assert {"generation_config.json", "notes/more.txt", "config.yaml", "loss.png"} < found
-    assert all(
-        (run / name).read_bytes() == (exported / name).read_bytes() for name in found & given
-    )
+    found = names(exported)
+    results = {name for name in found if name.startswith("results/")}
+    (measured,) = (run / "results").glob("perplexity*.json")
+    assert results == {f"results/{measured.name}", "results/other.json"}
+    model = {"config.json", "generation_config.json", "model.safetensors", "reference.json"}
+    tokenizer = {"tokenizer.json", "tokenizer_config.json"}
+    pages = {"README.md", "loss.png", "hyperschedule.png"}
+    assert found == results | model | tokenizer | pages
+    same = (model | tokenizer) - {"config.json", "reference.json"}
+    assert all((run / name).read_bytes() == (exported / name).read_bytes() for name in same)
     assert same_logits(textdiff.load(run), textdiff.load(exported, verify=True))
     assert exported.stat().st_mode & 0o777 == run.stat().st_mode & 0o777
 
@@ -93,7 +97,7 @@ def test_export_of_an_export_is_the_same(exported, tmp_path):
 
 
 def test_a_card_is_written_anew_until_a_person_changes_it(copy, tmp_path):
-    measure(copy, "--discrete")
+    measure(copy, "--discrete", "--corpus", str(tiny.text()))
     card = (textdiff.export(copy, tmp_path / "again") / "README.md").read_text()
     assert (
         "stratified, 64-step" in card
@@ -115,11 +119,29 @@ def test_a_card_is_written_anew_until_a_person_changes_it(copy, tmp_path):
 
 def test_pickles_stay_at_home(copy, tmp_path):
     (copy / "pytorch_model.bin").write_bytes(pickle.dumps(1))
-    with pytest.warns(
-        UserWarning, match=r"left out, since they may be pickles: pytorch_model\.bin"
-    ):
-        out = textdiff.export(copy, tmp_path / "out")
-    assert "pytorch_model.bin" not in names(out)
+    assert "pytorch_model.bin" not in names(textdiff.export(copy, tmp_path / "out"))
+
+
+def test_no_private_path_or_text_travels(run, exported):
+    """Neither this machine's folders nor prompts are in any file that travels."""
+    (result,) = (run / "results").glob("perplexity*.json")
+    assert str(tiny.text()) in result.read_text() + (run / "config.json").read_text()
+    for name in names(exported):
+        content = (exported / name).read_bytes()
+        assert str(tiny.text().parent).encode() not in content, name
+        assert b"private" not in content, name
+    assert tiny.text().name in (exported / "config.json").read_text()
+
+
+def test_a_report_of_what_travelled(copy):
+    (copy / "results" / "other.json").unlink()
+    main(["report", str(copy)])
+    assert "Perplexity" in (copy / "report.md").read_text()
+
+
+def test_weights_are_readable_for_whom_the_umask_says(run, exported):
+    modes = {(folder / hub.WEIGHTS).stat().st_mode for folder in (run, exported)}
+    assert modes == {(run / "config.json").stat().st_mode}
 
 
 def test_the_command(run, tmp_path, capsys, monkeypatch):
@@ -149,7 +171,7 @@ def test_an_interrupted_export_leaves_nothing(run, tmp_path, monkeypatch):
     def interrupted(model):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(reference, "measure", interrupted)
+    monkeypatch.setattr(reference, "compute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         textdiff.export(run, tmp_path / "out")
     assert not list(tmp_path.iterdir())

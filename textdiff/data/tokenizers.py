@@ -53,8 +53,9 @@ class PretrainedTokenizer(TokenizerSpec):
             tokenizer = AutoTokenizer.from_pretrained(self.name_or_path, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"tokenizer {self.name_or_path!r} cannot be loaded ({reason(error)}): check the name and "
-                "the network, set HF_HUB_OFFLINE=1 to use what is cached, or give a local folder"
+                f"tokenizer {self.name_or_path!r} cannot be loaded ({reason(error)}): check the "
+                "name and the network, set HF_HUB_OFFLINE=1 to use what is cached, or give a local "
+                "folder"
             ) from error
         if not isinstance(tokenizer, PreTrainedTokenizerFast):
             raise ValueError(

@@ -213,7 +213,8 @@ def open_judge(name: str, device: str = "cpu", dtype: str = "float32") -> Judge:
         tokenizer = AutoTokenizer.from_pretrained(place, **options)
     except (OSError, ValueError, ImportError) as error:
         raise ValueError(
-            f"judge {name!r} cannot be opened ({reason(error)}): give an id of the Hub that is cached or "
-            "reachable, a folder, or a GGUF file as folder:file.gguf (needs textdiff[eval])"
+            f"judge {name!r} cannot be opened ({reason(error)}): give an id of the Hub that is "
+            "cached or reachable, a folder, or a GGUF file as folder:file.gguf (needs "
+            "textdiff[eval])"
         ) from None
     return Judge(name, network.to(device, getattr(torch, dtype)).eval(), tokenizer, causal)

@@ -20,7 +20,9 @@ MODEL_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "generation_config.json",
+    "reference.json",
 )
 """JSON in a model folder that is no result."""
 

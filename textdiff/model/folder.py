@@ -71,13 +71,21 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     folder = Path(folder)
     state = weights if weights is not None else model.network.state_dict()
     with new_files(folder, last=(GENERATION, CONFIG)) as fresh:
-        save_file(_plain(state), fresh / WEIGHTS, {"format": "pt"})
+        _write_weights(_plain(state), fresh / WEIGHTS)
         model.tokenizer.save_pretrained(fresh)
         write_json(fresh / GENERATION, model.generation_config.as_dict())
         sums = {name: sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)}
         network = model.network.config.to_dict()
         write_json(fresh / CONFIG, network | {"textdiff": _described(model) | {"sha256": sums}})
     return folder
+
+
+def _write_weights(state: dict[str, Tensor], path: Path) -> None:
+    """Write safetensors, readable for whom the umask says: safetensors itself shuts others out."""
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(state, path, {"format": "pt"})
+    path.chmod(mode)
 
 
 def _described(model: Model) -> dict[str, Any]:

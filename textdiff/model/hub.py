@@ -4,42 +4,21 @@ Hugging Face Hub.
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from .. import __version__
 from ..files import new_folder, read_json, sha256, write_json
-from . import card, reference
-from .folder import CONFIG, PICKLES, REFERENCE, WEIGHTS, load, save
+from . import card, reference, travelling
+from .folder import CONFIG, REFERENCE, WEIGHTS, load, save
 from .model import Model
 from .source import Source, find, hub_errors
 
 CARD, UNKNOWN = "README.md", "unknown"
-LOCAL = ("checkpoints", "logs", "tensorboard", "predictions.txt")
-"""What a training leaves in its run that stays at home; all else travels, pickles, hidden files and
-results of other weights excepted.
-"""
-
-
-def _files(folder: Path) -> list[Path]:
-    """Relative paths of what travels."""
-    found = []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if (
-            path.is_file()
-            and inside.parts[0] not in LOCAL
-            and not any(part.startswith(".") for part in inside.parts)
-        ):
-            found.append(inside)
-    pickles = [str(inside) for inside in found if inside.suffix in PICKLES]
-    if pickles:
-        warnings.warn(f"left out, since they may be pickles: {', '.join(pickles)}", stacklevel=4)
-    return [inside for inside in found if inside.suffix not in PICKLES]
 
 
 def _drop_others(folder: Path) -> None:
@@ -73,11 +52,9 @@ def _card(model: Model, folder: Path, name: str, license: str | None) -> str | N
 
 def _write(model: Model, source: Source, folder: Path, name: str, *, license: str | None) -> None:
     """Everything that travels, into an empty folder."""
-    for inside in _files(source.folder):
-        (folder / inside).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source.folder / inside, folder / inside)
+    travelling.copy(source.folder, folder)
     if source.checkpoint is not None:
-        save(model, folder)
+        save(replace(model, data=travelling.at_home(model.data)), folder)
     _drop_others(folder)
     stored = {"textdiff": __version__, "rows": reference.ROWS, "tolerance": reference.TOLERANCE}
     stored["bounds"] = reference.compute(model)
@@ -97,7 +74,9 @@ def export(
     """Write the folder that travels: the model, its reference bound, its model card and the results
     measured of it.
 
-    The folder appears whole or not at all. A README.md that a person has written or changed is kept
+    The folder appears whole or not at all. Only files that `model.travelling` lists are in it, and
+    paths in them are cut to their last part: texts, predictions, checkpoints and config.yaml stay
+    at home. A README.md that a person has written or changed is kept
     as it is.
 
     Args:

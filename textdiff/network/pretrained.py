@@ -15,7 +15,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import (
-    CONFIG_MAPPING,
     AttentionInterface,
     AutoConfig,
     AutoModel,
@@ -30,15 +29,12 @@ from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
 from ..remote_code import reason
 from .attention import attend
-from .base import DenoiserModel, own_arguments
+from .base import DenoiserModel
 from .embeddings import TimeEmbedding
+from .families import base_config, check_family
 from .kernels import check_backend
 from .stack import context_without_output
 
-FAMILIES = ("gpt2", "llama")
-"""Every layer of these attends to all that it may see: none has sliding windows of its own."""
-GROWING_ROPE = ("dynamic", "longrope")
-DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 FORGOTTEN = (
     "_name_or_path",
     "transformers_version",
@@ -184,41 +180,14 @@ class Pretrained(Architecture):
             )
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{self.source!r} cannot be loaded ({reason(error)}): give the id of a GPT-2 or Llama, or "
-                "a local folder"
+                f"{self.source!r} cannot be loaded ({reason(error)}): give the id of a GPT-2 or "
+                "Llama, or a local folder"
             ) from None
         base, loading = opened
         if loading["missing_keys"]:
             missing = ", ".join(sorted(loading["missing_keys"])[:3])
             raise ValueError(f"{self.source!r} lacks weights ({missing}): copy it again")
         return base
-
-
-def check_family(config: PreTrainedConfig) -> None:
-    """Raise a ValueError unless a base of this config can be a denoiser whose cached keys never
-    change.
-    """
-    if config.model_type not in FAMILIES:
-        raise ValueError(f"it is a {config.model_type!r}, not one of {', '.join(FAMILIES)}")
-    rope = getattr(config, "rope_parameters", None)
-    if rope and rope["rope_type"] in GROWING_ROPE:
-        raise ValueError(
-            f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot "
-            "be cached"
-        )
-
-
-def _base_config(values: dict[str, Any]) -> PreTrainedConfig:
-    """The base's config of its family's own arguments; nothing else that a file says reaches
-    transformers, which would fetch code for some of it (`attn_implementation`).
-    """
-    kind = values.get("model_type")
-    if kind not in FAMILIES:
-        raise ValueError(f"it is a {kind!r}, not one of {', '.join(FAMILIES)}")
-    made = CONFIG_MAPPING[kind]
-    config = made(**own_arguments(made, values))
-    check_family(config)
-    return config
 
 
 class PretrainedDenoiser(DenoiserModel):
@@ -229,8 +198,7 @@ class PretrainedDenoiser(DenoiserModel):
 
     def __init__(self, config: PretrainedDenoiserConfig):
         super().__init__(config)
-        without_dropout = {name: 0.0 for name in DROPOUTS if name in config.base}
-        base = _base_config(config.base | without_dropout)
+        base = base_config(config.base)
         self.base = AutoModel.from_config(base, attn_implementation=ATTENTION, dtype=torch.float32)
         D = base.hidden_size
         self.output = None
