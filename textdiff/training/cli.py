@@ -15,9 +15,11 @@ from typing import Any
 
 from jsonargparse import Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ..data import PretrainedTokenizer, TextData
 from ..files import new_file
@@ -121,6 +123,8 @@ class TextDiffusionCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """CSV logs always, TensorBoard's if it is installed, unless the config names loggers.
 
+        On a Mac the CPU is the default: Lightning would take MPS, which has no float64.
+
         Where stderr is no terminal, lines take the place of the progress bar, unless the config
         says whether there is a bar.
         """
@@ -128,6 +132,10 @@ class TextDiffusionCLI(LightningCLI):
         lines = trainer_config.enable_progress_bar is None and not sys.stderr.isatty()
         if lines:
             kwargs["enable_progress_bar"] = False
+        if trainer_config.accelerator == "auto" and MPSAccelerator.is_available():
+            kwargs["accelerator"] = "cpu"
+            rank_zero_warn("this runs on the CPU, because Apple's MPS has no float64")
+            warnings.filterwarnings("ignore", message="GPU available but not used")
         if trainer_config.logger in (None, True):
             root = trainer_config.default_root_dir
             loggers: list[Logger] = [CSVLogger(root, name="logs")]

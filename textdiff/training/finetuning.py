@@ -15,7 +15,7 @@ from ..denoiser.protocol import Architecture
 from ..model.model import Model
 from ..objective import Objective
 from ..process import Process
-from ..spec import build, describe
+from ..spec import build, classes_of, describe
 
 SHAPELESS = {
     "dropout",
@@ -86,6 +86,20 @@ def _shape(network: Any, prediction: Prediction) -> dict[str, Any]:
         name: value for name, value in network.config.to_dict().items() if name not in SHAPELESS
     }
     return kept | {"predicts": str(prediction)}
+
+
+def check_checkpoint(saved: dict[str, Any], parts: tuple[Architecture, Process, Objective]) -> None:
+    """Are the hyperparameters of a checkpoint those of a network of these parts?
+
+    Raises:
+        ValueError: if not; it says what differs.
+    """
+    own = classes_of(*parts)
+    theirs = meaning(saved["network"], saved["process"], saved["objective"], own)
+    if differ := difference(theirs, meaning(*parts, own)):
+        raise ValueError(
+            f"the checkpoint holds a network of another architecture: {differ}; use its config.yaml"
+        )
 
 
 def meaning(network: Any, process: Any, objective: Any, classes: Sequence[type]) -> dict[str, Any]:

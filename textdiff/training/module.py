@@ -23,8 +23,8 @@ from ..objective import Batch, Bound, Estimator, Nelbo, Objective, Stratified
 from ..objective.bounds import bounds
 from ..process import EpsilonHybrid, Process
 from ..samplers import Ancestral, Sampler
-from ..spec import build, classes_of, describe
-from . import finetuning
+from ..spec import build, describe
+from . import finetuning, trainers
 from .optimiser import Optimiser, steps_of
 from .whole_steps import Diverged, WholeSteps
 
@@ -157,6 +157,7 @@ class TextDiffusion(LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Checkpoints hold whole steps, whoever writes them."""
+        trainers.check(self.trainer)
         return [WholeSteps()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -167,7 +168,9 @@ class TextDiffusion(LightningModule):
         checkpoint[TOKENIZER] = tokenizer_hash(self._tokenizer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network or tokenizer, and say what differs."""
+        """Refuse the weights of another network or tokenizer, and say what differs; what is left of
+        a training has the optimiser's numbers of now.
+        """
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         if "network" not in saved:
             raise ValueError("this checkpoint is not one that textdiff wrote")
@@ -179,16 +182,9 @@ class TextDiffusion(LightningModule):
                     "the checkpoint was trained with another tokenizer: "
                     "use its config.yaml and the same training text"
                 )
-        parts = (self.architecture, self.process, self.objective)
-        own = classes_of(*parts)
-        saved_parts = (saved["network"], saved["process"], saved["objective"])
-        theirs = finetuning.meaning(*saved_parts, own)
-        ours = finetuning.meaning(*parts, own)
-        if differ := finetuning.difference(theirs, ours):
-            raise ValueError(
-                f"the checkpoint holds a network of another architecture: {differ}; "
-                "use its config.yaml"
-            )
+        finetuning.check_checkpoint(saved, (self.architecture, self.process, self.objective))
+        if self._trainer is not None and self.trainer.state.fn == "fit":
+            self.optimiser.resume(checkpoint, steps_of(self.trainer, self._data))
 
     def model(self) -> Model:
         """What is saved and sampled: the network with all that belongs to it."""

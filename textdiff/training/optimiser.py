@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -71,14 +71,35 @@ class Optimiser:
         named = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in parameters]
         matrices = [p for name, p in named if name in decayed]
         others = [p for name, p in named if name not in decayed]
+        decay, none = self._decays
         groups = [
-            {"params": matrices, "weight_decay": self.weight_decay},
-            {"params": others, "weight_decay": 0.0},
+            {"params": matrices, "weight_decay": decay},
+            {"params": others, "weight_decay": none},
         ]
         made = torch.optim.AdamW(groups, lr=self.lr, betas=self.betas, fused=True)
         # Else Lightning refuses to clip gradients under mixed precision.
         made._step_supports_amp_scaling = False
         return made
+
+    @property
+    def _decays(self) -> tuple[float, float]:
+        """Of matrices and of all else, in the order of the optimiser's groups."""
+        return self.weight_decay, 0.0
+
+    def resume(self, checkpoint: dict[str, Any], steps: int) -> None:
+        """Put these numbers, not those that a training began with, into a checkpoint that a
+        training of so many steps goes on from.
+        """
+        schedules = checkpoint.get("lr_schedulers", [])
+        step = schedules[0]["last_epoch"] if schedules else 0
+        lr = self.lr * self.share(step, steps)
+        for state in checkpoint.get("optimizer_states", []):
+            for group, decay in zip(state["param_groups"], self._decays, strict=True):
+                group |= {"lr": lr, "initial_lr": self.lr, "betas": self.betas}
+                group["weight_decay"] = decay
+        for schedule in schedules:
+            schedule["base_lrs"] = [self.lr] * len(schedule["base_lrs"])
+            schedule["_last_lr"] = [lr] * len(schedule["base_lrs"])
 
     def schedule(self, optimizer: torch.optim.Optimizer, steps: int) -> LambdaLR:
         """The learning rate of a training of so many steps.
