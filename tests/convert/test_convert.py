@@ -39,7 +39,7 @@ from textdiff.network.ddit import DDiTDenoiser
 from textdiff.noise import Noise
 from textdiff.objective import Batch
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid, Uniform
-from textdiff.samplers import ACS, Ancestral, PublishedACS
+from textdiff.samplers import ACS, Analytic, Ancestral, Euler, PublishedACS
 
 N, L, HEADS = 11, 6, 2
 HDLM_MODEL = {"hidden_size": 16, "n_heads": HEADS, "n_blocks": 2, "cond_dim": 8, "length": L}
@@ -148,8 +148,8 @@ MASKED = IDS == N
 SIGMAS = [0.4, 0.4, 0.4, 0.4, 0.4, 0.4]
 
 
-def at_sigma(sigma: float) -> Tensor:
-    return torch.full((L,), 1 - math.exp(-sigma)).double()
+def at_sigma(sigma: float, tail: float = 0.0) -> Tensor:
+    return torch.full((L,), (1 - math.exp(-sigma)) / (1 - tail)).double()
 
 
 # ------------------------------------------------------------------------------
@@ -229,11 +229,18 @@ def test_sedd_uniform(tmp_path, noise):
     config = with_(SEDD, graph__type="uniform", model__scale_by_sigma=False, noise__type=noise)
     state, ids = dit_state(N), IDS % N
     model = convert("sedd", folder(tmp_path, state, config))
-    found = log_score(body_logits(model, ids, at_sigma(0.4)), ids, torch.zeros(L).double())
+    tail = {"loglinear": 1e-3, "geometric": math.exp(-20)}[noise]
+    t = at_sigma(0.4, tail)
+    found = log_score(body_logits(model, ids, t), ids, torch.zeros(L).double())
     expected = reference.forward(state, ids.tolist(), SIGMAS)
     expected[range(L), ids] = 0.0
     close(found, expected)
     assert isinstance(model.process, Uniform)
+    sigma = -float(model.process.clock(torch.ones(()).double()).log_keep)
+    assert sigma == pytest.approx(-math.log(tail), rel=1e-6), "it ends where training did"
+    own, other = 1 + (N - 1) * tail, 1 - tail
+    nats = own / N * math.log1p((N - 1) * tail) + (N - 1) * other / N * math.log1p(-tail)
+    assert float(model.process.prior_kl(N)) == pytest.approx(nats, rel=1e-3, abs=1e-12)
 
 
 def test_a_level_outside_training_is_the_nearest_one_inside(tmp_path):
@@ -270,22 +277,23 @@ def test_hdlm_gamma_log_scores_with_a_sigma_per_token(tmp_path, scaled, mixed):
     config = with_(GAMMA, model__scale_by_sigma=scaled, model__hybrid_sigma_embedding=mixed)
     model = convert("hdlm", folder(tmp_path, state, config))
     sigma = [1.5, 0.3, 0.02, 2.0, 0.3, 4.0]
-    t = 1 - torch.exp(-torch.tensor(sigma, dtype=torch.float64))
+    t = (1 - torch.exp(-torch.tensor(sigma, dtype=torch.float64))) / (1 - 5e-3)
     found = log_score(body_logits(model, IDS, t), IDS, model.process.clock(t).mask)
     outputs = reference.forward(state, IDS.tolist(), sigma, mix=gamma if mixed else 0.0)
     expected = reference.scaled_scores(outputs, IDS.tolist(), sigma) if scaled else outputs
     visible = torch.arange(L)[~MASKED]
     expected[visible, IDS[visible]] = 0.0
     close(found, expected[:, :N])
-    assert model.process == GammaHybrid(gamma) and model.network.cacheable
+    assert model.process == GammaHybrid(gamma, tail=5e-3) and model.network.cacheable
 
 
 def test_hdlm_gamma_at_the_ends_of_time(tmp_path):
     """Settled tokens at 1e-4, full noise at 1 - 1e-4 of the authors' time; finite everywhere."""
     state = gamma_state()
     model = convert("hdlm", folder(tmp_path, state, GAMMA))
-    t = torch.tensor([0.0, 1.0, 0.0, 1.0, 0.5, 0.5]).double()
     tail = 5e-3
+    half = 0.5 / (1 - tail)
+    t = torch.tensor([0.0, 1.0, 0.0, 1.0, half, half]).double()
     sigma = [-math.log1p(-(1 - tail) * 1e-4), -math.log1p(-(1 - tail) * (1 - 1e-4))] * 2 + [
         math.log(2)
     ] * 2
@@ -550,6 +558,30 @@ def test_log_scores_are_measured_and_refuse_cavity_samplers(tmp_path, family, co
     assert math.isfinite(measured(model)["NELBO"])
     with pytest.raises(ValueError, match="predicts 'log_score'"):
         model.generate()
+
+
+@pytest.mark.parametrize("annealing", [("block", L), ("block", 2), ("simple", 4)])
+def test_hdlm_gamma_is_sampled_and_measured_under_its_schedule(tmp_path, annealing):
+    kind, width = annealing
+    config = with_(GAMMA, annealing__type=kind, annealing__width=width, annealing__tau=4)
+    model = opened(tmp_path, "hdlm", gamma_state(), config)
+    for sampler in (Analytic(), Euler()):
+        (ids,) = model.generate(sampler=sampler, seed=1).ids
+        assert len(ids) == L and max(ids) < N
+    ((name, nats),) = measured(model).items()
+    assert math.isfinite(nats)
+    flat = model.hyperschedule.plan(L).flat
+    assert name == ("NELBO" if flat else "NELBO, limit of many steps")
+
+
+@pytest.mark.parametrize("noise", ["loglinear", "geometric"])
+def test_sedd_uniform_is_sampled_and_measured(tmp_path, noise):
+    config = with_(SEDD, graph__type="uniform", model__scale_by_sigma=False, noise__type=noise)
+    model = opened(tmp_path, "sedd", dit_state(N), config)
+    for sampler in (Analytic(), Euler()):
+        (ids,) = model.generate(sampler=sampler, seed=1).ids
+        assert len(ids) == L and max(ids) < N
+    assert math.isfinite(measured(model)["NELBO"])
 
 
 def test_the_bound_of_a_folder_is_that_of_the_reference(tmp_path):

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise, permutations, product
 
+import numpy
 import pytest
 import torch
 from catalogue import PROCESSES, SCHEDULES, name
@@ -36,6 +37,7 @@ from toys import (
 )
 
 import textdiff.objective.estimators
+from textdiff.denoiser.prediction import Prediction
 from textdiff.evaluation.perplexity import measure
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.model.model import Model
@@ -45,6 +47,7 @@ from textdiff.objective import (
     MaskCount,
     Nelbo,
     Objective,
+    ScoreEntropy,
     Stratified,
     WeightedCrossEntropy,
     least_variance,
@@ -727,3 +730,54 @@ def test_mask_count_refuses_a_network_that_looks_at_t():
         bound.nats(net, batch, Noise(0, batch.example))
     assert least_variance(Absorbing(), Flat(), 4, sees_time=True) == Stratified()
     assert least_variance(Absorbing(), Flat(), 4) == MaskCount()
+
+
+# --------------------------------------------------------------------------------------------------
+# log-scores: continuous time under every schedule, ends of time, importance
+
+
+def score_integral(net: SetNetwork, process: Process, schedule: Hyperschedule, x: Tensor) -> float:
+    """The bound of log-scores by quadrature over the offset and enumeration of z: each position at
+    its own time, seen as its window sees it; the prior term by hand.
+    """
+    N, d = net.num_tokens, len(x)
+    z = states(N, d)
+    batch = batch_of(x.expand(len(z), -1))
+    end = 0.999 if float(process.clock(torch.ones(()).double()).keep) == 0 else 1.0
+
+    def at(offset: float) -> float:
+        tiling = schedule.plan(d).tiling(torch.full((1, 1), offset, dtype=torch.float64))
+        level = tiling.level[0] / schedule.T
+        t = level.clamp(max=end)
+        draw = Draw(z, t.expand(len(z), d), None, tiling, 1.0)
+        values = a_bound(process, schedule, ScoreEntropy()).at(net, batch, draw).values
+        weight = noisy_law(process, x[None], t.tolist(), N)[0]
+        moving = torch.where(weight[:, None] > 0, weight[:, None] * values, 0.0)[:, level <= end]
+        return float(moving.sum())
+
+    nodes, weights = map(torch.from_numpy, numpy.polynomial.legendre.leggauss(24))
+    total = 0.0
+    for edge in range(schedule.T):  # denser towards the least offset, where clocks run fast
+        begin = edge + (1 - end) * schedule.T
+        ladder = [begin, *(begin + (edge + 1 - begin) * 4.0**-k for k in range(8, -1, -1))]
+        for low, high in pairwise(ladder):
+            points = (low + high) / 2 + (high - low) / 2 * nodes
+            values = torch.tensor([at(float(point)) for point in points], dtype=torch.float64)
+            total += (high - low) / 2 * float(weights @ values)
+        if edge > 0 or not schedule.plan(d).flat:
+            total += (begin - edge) * at((begin + edge) / 2)  # all but those that rest
+    q, pi = marginals(process, end, N)[:, 0], marginals(process, end, N)[:N].sum() / N / N
+    mask = marginals(process, end, N)[N, 0]
+    prior = torch.cat([pi.expand(N), mask[None]])
+    kl = (torch.xlogy(q, q) - torch.xlogy(q, prior)).sum()
+    return total / schedule.T + d * float(kl)
+
+
+@pytest.mark.parametrize("schedule", [Flat(2), Block(1, 2), Slide(2, 1)], ids=name)
+@pytest.mark.parametrize("process", [GammaHybrid(0.3, tail=5e-3), GammaHybrid(0.3)], ids=name)
+def test_log_scores_are_bounded_under_every_schedule(process, schedule):
+    net, x = toy(process), torch.tensor([0, 2])
+    exact = score_integral(net, process, schedule, x)
+    bound = bounds(process, schedule, 2, prediction=Prediction.LOG_SCORE)["nelbo"]
+    mean, error = monte_carlo(net, process, schedule, ScoreEntropy(), bound.estimator, x)
+    assert abs(mean - exact) < 5 * error and error < 0.02 * exact

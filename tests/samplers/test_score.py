@@ -11,6 +11,9 @@ from enumeration import clocks, generator, marginals
 from toys import law_of as law_of_any
 from toys import plug_in, toy
 
+from textdiff.generation.engine import denoise
+from textdiff.hyperschedule import Block, Flat, Slide
+from textdiff.noise import Noise
 from textdiff.process import (
     GIDD,
     Absorbing,
@@ -34,6 +37,7 @@ SCORED = [
     GammaHybridMaskClock(0.0),
     SmoothEpsilonHybrid(0.3, power=3.0),
 ]
+ENDLESS = [Uniform(), GammaHybrid(0.3), GammaHybridMaskClock(0.3)]  # κ(1) = 0
 law_of = partial(law_of_any, filter=identity)
 each_step = pytest.mark.parametrize(("s", "t"), STEPS)
 each_scored = pytest.mark.parametrize("process", SCORED, ids=name)
@@ -163,14 +167,45 @@ def test_14_the_self_score_is_1_whatever_the_network_says(sampler):
 
 
 @pytest.mark.parametrize("sampler", [Analytic(), Euler()], ids=name)
+@pytest.mark.parametrize("process", [*ENDLESS, Uniform(tail=5e-3), GAMMA[1]], ids=name)
+@pytest.mark.parametrize("schedule", [Flat(4), Block(2, 4), Slide(2, 1)], ids=name)
+def test_every_process_can_be_sampled(sampler, process, schedule):
+    """Where κ(1) = 0 the times begin at 0.999, with the prior of that time."""
+    noise = Noise(0, torch.arange(2000))
+    ids, begun = torch.full((2000, 4), N), []
+    found = denoise(
+        toy(process),
+        process,
+        schedule,
+        sampler,
+        noise,
+        ids,
+        on_call=lambda frame: begun.append((frame.ids.clone(), frame.t.clone())),
+    )
+    end = 0.999 if process in ENDLESS else 1.0
+    z, t = begun[0]
+    assert (t == end).all() and (found.ids < N).all()
+    mask = float(process.clock(torch.tensor(end)).mask)
+    share = (z == N).double().mean()
+    assert abs(float(share) - mask) < 1e-12 + 5 * math.sqrt(mask * (1 - mask) / z.numel())
+
+
+@each_step
+@pytest.mark.parametrize("process", ENDLESS, ids=name)
+def test_28_below_the_end_analytic_is_ancestral_without_a_tail_too(process, s, t):
+    t = min(t, process.last)
+    z = possible(process, t).repeat(2)
+    xhat = random(len(z)).softmax(-1)
+    law = law_of(Analytic(), process, raw_of(process, xhat, z, t), z, *times(z, s, t))
+    torch.testing.assert_close(law, plug_in(process, xhat, z, s, t), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("sampler", [Analytic(), Euler()], ids=name)
 def test_what_is_not_defined_is_refused(sampler):
     for process in (GIDD(), EpsilonHybrid(0.1)):
         with pytest.raises(ValueError, match="leak or atom"):
             sampler.check(process)
-    for process in (Uniform(), GammaHybrid(0.3), GammaHybridMaskClock(0.3)):
-        with pytest.raises(ValueError, match="tail=5e-3"):
-            sampler.check(process)
-    for process in SCORED:
+    for process in [*SCORED, *ENDLESS]:
         sampler.check(process)
     with pytest.raises(ValueError, match="no meaning there"):
         flat_run(sampler, GAMMA[1], toy(GAMMA[1]), 2, 2, filter=temperature(0.5))

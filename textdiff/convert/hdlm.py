@@ -32,8 +32,7 @@ GAMMA_NOTES = (
     "Trained on a score entropy with e^sigma where e^{(1-gamma) sigma} and e^{gamma sigma} "
     "belong, which bounds nothing for 0 < gamma < 1 and teaches other ratios: the exact bound "
     "holds for this network, but it was not what training lowered.",
-    "The process runs to full noise (published: 0.5 % short of it), so that its prior costs "
-    "nothing; there the network is shown the nearest level it saw.",
+    "The process ends 0.5 % short of full noise, as published, and the bound has its prior term.",
 )
 """What is to be said of a network of HDLM-γ."""
 
@@ -139,6 +138,7 @@ def _gamma(
             "not documented"
         )
     low, high = seen_times(checkpoint, TAIL, LEAST, 1 - LEAST)
+    tail = TAIL if gamma > 0 else 0.0  # without shuffles full noise is MASK, and costs nothing
     sees = bool(checkpoint.get("model.transformer_sigma_conditioning", default=True))
     mixes = gamma > 0 and bool(checkpoint.get("model.hybrid_sigma_embedding", default=True))
     vocab = vocabulary(checkpoint, tokenizer, LAST)
@@ -149,13 +149,14 @@ def _gamma(
         time="token" if sees or mixes else "none",
         low=low,
         high=high,
+        tail=tail,
         mix=gamma if mixes else 0.0,
         score_gamma=gamma,
         scaled=bool(checkpoint.get("model.scale_by_sigma", default=True)),
     )
     return Model(
         network=body,
-        process=GammaHybrid(gamma),
+        process=GammaHybrid(gamma, tail),
         hyperschedule=schedule,
         tokenizer=tokenizer,
         length=checkpoint.length,

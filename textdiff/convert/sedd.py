@@ -11,7 +11,7 @@ Unverified here: the weights, which cannot be downloaded.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import exp
+from math import exp, log
 from typing import Any
 
 from transformers import PreTrainedTokenizerFast
@@ -23,6 +23,8 @@ from ..process import GammaHybrid, Process, Uniform
 from .checkpoint import Checkpoint
 from .layout import LAST, network, padding_note, vocabulary
 
+TAIL = 1e-3  # of the log-linear σ
+LEAST = 1e-3  # the least t of training
 STEPS = 128  # sampling.steps of the published configurations
 PREDICTS = (
     "Predicts log-scores: the bound is the exact score entropy in continuous time; cavity "
@@ -73,7 +75,7 @@ def scores_model(
         notes: what is to be said of it, beside `PREDICTS`.
         level: fields of `DDiTConfig` about the level of the scores.
     """
-    low, high = seen_times(checkpoint, tail=1e-3, least=1e-3)
+    low, high = seen_times(checkpoint, TAIL, LEAST)
     vocab = vocabulary(checkpoint, tokenizer, mask)
     bos = tokenizer.bos_token_id
     body = network(checkpoint, vocab, bos, time="sequence", low=low, high=high, **level)
@@ -117,8 +119,12 @@ def convert(checkpoint: Checkpoint, tokenizer: PreTrainedTokenizerFast) -> Model
             f"graph.type must be 'absorb', or 'uniform' without scale_by_sigma, got {graph!r}: is "
             "this SEDD's config?"
         )
+    _, most = seen_times(checkpoint, TAIL, LEAST)
+    tail = 1 - most
     note = (
         "Uniform noise: no MASK ever occurs, its embedding is 0. One level per sequence: flat "
-        "schedules, no cache."
+        f"schedules, no cache. The process ends at the greatest sigma of training, {-log(tail):g}, "
+        "and the bound has its prior term."
     )
-    return scores_model(checkpoint, tokenizer, Uniform(), mask=None, notes=[note])
+    process = Uniform(tail)
+    return scores_model(checkpoint, tokenizer, process, mask=None, notes=[note], tail=tail)

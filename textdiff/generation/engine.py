@@ -98,8 +98,9 @@ def denoise(
         check_cache(network, schedule, L)
         cache = Cache(L + 1)
     known = ids < N
-    drawn = torch.where(known, ids, process.prior(ids.shape, N, noise.at(-1)))
-    sequences = Sequences(drawn, (~known).double(), known, end=end, cache=cache)
+    begin = sampler.stages[0].begin(process)
+    drawn = torch.where(known, ids, process.prior(ids.shape, N, noise.at(-1), begin))
+    sequences = Sequences(drawn, (~known).double() * begin, known, end=end, cache=cache)
     loop = _Loop(
         network,
         process,

@@ -125,7 +125,8 @@ def _which_bound(model: Model) -> str:
     if model.prediction == Prediction.LOG_SCORE:
         return (
             "The NELBO is the score entropy of the noising process, a bound on −log p of its "
-            "reverse process in continuous time."
+            "reverse process in continuous time: under blocks and slides, of the limit of many "
+            "steps at the schedule's lags."
         )
     if model.hyperschedule.plan(model.length).flat:
         said = (

@@ -2,8 +2,8 @@
 our blocks, their conditioning.
 
 Their noise condition is σ of e^{-σ} = P(no event), not t. In every process that they are converted
-to (`textdiff.convert`) e^{-σ} = 1 - t, so σ(t) = -log(1 - t), with t clipped to the range that
-occurred in training. Its features are sinusoids of σ itself, 256 of them.
+to (`textdiff.convert`) e^{-σ} = 1 - (1-tail) t, so σ(t) = -log(1 - (1-tail) t), clipped to the
+range that occurred in training. Its features are sinusoids of σ itself, 256 of them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class DDiTConfig(PreTrainedConfig):
         modulated_output: whether the last norm has shift and scale, too.
         time: what the condition sees: "none" (σ = 0), one time per "sequence", or that of each
             "token".
-        low, high: the times t that occurred in training; others are clipped to them.
+        tail: of the process, see `GammaHybrid`.
+        low, high: the least and the greatest 1 - e^{-σ} = (1-tail) t of training; others are
+            clipped to them.
         mix: γ of an embedding e^{-γσ} E[z] + (1 - e^{-γσ}) E[MASK]; 0 for E[z].
         score_gamma: for log-scores whose level is not that of `prediction.log_score`: γ of the
             process, else None.
@@ -60,6 +62,7 @@ class DDiTConfig(PreTrainedConfig):
         time: str = "none",
         low: float = 0.0,
         high: float = 0.999,
+        tail: float = 0.0,
         mix: float = 0.0,
         score_gamma: float | None = None,
         scaled: bool = False,
@@ -80,6 +83,7 @@ class DDiTConfig(PreTrainedConfig):
         self.time = time
         self.low = low
         self.high = high
+        self.tail = tail
         self.mix = mix
         self.score_gamma = score_gamma
         self.scaled = scaled
@@ -172,7 +176,8 @@ class DDiTDenoiser(DenoiserModel):
                     "several at once: use a Flat hyperschedule (or Block, for sampling)"
                 )
             t = highest.expand_as(t)
-        return -torch.log1p(-t.clamp(self.config.low, self.config.high))
+        lost = (1 - self.config.tail) * t
+        return -torch.log1p(-lost.clamp(self.config.low, self.config.high))
 
     def _embed(self, ids: Tensor, sigma: Tensor) -> Tensor:
         x = self.embedding(ids)

@@ -71,6 +71,11 @@ class Bound:
     exact: ClassVar[bool] = False
     """Whether every draw is -log p(x) itself."""
 
+    @property
+    def drawn(self) -> Estimator:
+        """The estimator, as this objective can be estimated."""
+        return self.objective.drawn(self.estimator, self.process)
+
     def nats(self, network: Denoiser, batch: Batch, noise: Noise) -> Nats:
         """One unbiased draw, at every position.
 
@@ -83,7 +88,7 @@ class Bound:
                 "use Stratified"
             )
         N = network.num_tokens
-        draw = self.estimator(batch, self.process, self.hyperschedule, N, noise)
+        draw = self.drawn(batch, self.process, self.hyperschedule, N, noise)
         rows = self.at(network, batch, draw)
         if not self.objective.is_bound:
             return rows
@@ -91,7 +96,7 @@ class Bound:
         if self.process.atom and draw.s is None:
             last = self.reconstruction(network, batch, noise)
             total, values = total + last.total, values + last.values
-        prior = float(self.process.prior_kl(N))
+        prior = float(self.process.prior_kl(N, self.objective.end(self.process)))
         counted = prior if batch.counts is None else prior * batch.counts.double()
         return Nats(total, values + counted, draw.t)
 
@@ -113,10 +118,12 @@ class Bound:
         has_value = self.objective.has_value(rows, network.num_tokens, self.process) & (draw.t > 0)
         places = has_value.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
         chosen = rows[places]
+        factor = torch.as_tensor(draw.factor, dtype=torch.float64, device=draw.t.device)
+        factor = factor.expand(draw.t.shape)[places]
 
         def value(logits: Tensor, part: slice) -> Tensor:
             cavity = to_cavity(network, logits, chosen[part].z)
-            return draw.factor * self.objective(cavity, chosen[part], self.process)
+            return factor[part] * self.objective(cavity, chosen[part], self.process)
 
         total, values = row_values(network, call.hidden(network)[places], value)
         table = torch.zeros(has_value.shape, dtype=torch.float64, device=values.device)
@@ -139,7 +146,7 @@ class Bound:
 
     def described(self, L: int) -> str:
         """How it is estimated on L tokens, in words."""
-        return self.estimator.described(self.hyperschedule, L)
+        return self.drawn.described(self.hyperschedule, L)
 
 
 def bounds(
@@ -182,5 +189,7 @@ def bounds(
     found = {}
     for name, (whose, objective) in readings.items():
         estimator = least_variance(whose, hyperschedule, L, discrete=discrete, sees_time=sees_time)
+        if isinstance(objective, ScoreEntropy) and not discrete:
+            estimator = objective.reported(whose)
         found[name] = Bound(name, whose, hyperschedule, objective, estimator)
     return found

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..hyperschedule import Hyperschedule, Plan, Tiling
 from ..noise import RUN, Noise, Stream, stratified
 from ..process import Process
+from ..process.base import inside
 from .batch import Batch
 
 
@@ -30,14 +31,18 @@ class Draw:
         t: [B, L] in [0, 1], 0 at tokens that do not count.
         s: [B, L] in [0, 1], the next cleaner time of the T-step chain; None: continuous time.
         tiling: the windows of the schedule.
-        factor: of the sum over all rows: T for the T-step bound (`maths.md` 3.4), else 1.
+        factor: of the value of each row: T for the T-step bound (`maths.md` 3.4), [B, L] where t is
+            not uniform, else 1.
     """
 
     z: Tensor
     t: Tensor
     s: Tensor | None
     tiling: Tiling
-    factor: float
+    factor: float | Tensor
+
+
+BISECTIONS = 60  # halvings of [0, 1]: as fine as float64 near 1
 
 
 def continuous(schedule: Hyperschedule, L: int) -> bool:
@@ -108,6 +113,93 @@ class Stratified(Estimator):
         """As for every estimator."""
         steps = self.discrete or not continuous(schedule, L)
         return f"stratified, {schedule.T}-step" if steps else "stratified, continuous time"
+
+
+@dataclass(frozen=True)
+class _Continuous(Estimator):
+    """Real offsets under any schedule: the bound of infinitely many steps (`maths.md` 2.1, 3.4).
+
+    Position i walks down its own times t_i = min(τ_i/T, end) while its window sees what has
+    settled, so under blocks and slides this is the limit of chains that keep the schedule's lags
+    and take ever shorter steps. Where τ_i/T > end it does not move, and its factor is 0.
+
+    `spread` draws t with the density w and gives a row the factor 1/w, for processes whose uniform
+    clock Λ = -log κ runs far: each unit of Λ has the weight of all of [0, end].
+
+        w(t) = (1 + Λ'(t)) / (end + Λ(end))        0 < t < end
+
+    Args:
+        end: the noisiest time, in (0, 1].
+        spread: whether t is drawn with that density; where windows never overlap.
+    """
+
+    end: float = 1.0
+    spread: bool = False
+
+    def __call__(
+        self, batch: Batch, process: Process, schedule: Hyperschedule, N: int, noise: Noise
+    ) -> Draw:
+        """Draw times, noise at them and factors.
+
+        Raises:
+            ValueError: if a schedule that is not flat has a single level.
+        """
+        plan = schedule.plan(batch.ids.shape[-1], batch.ids.device)
+        if schedule.T == 1 and not plan.flat:
+            raise ValueError(
+                f"{schedule} has a single level, and a bound in continuous time walks down many: "
+                "use T > 1"
+            )
+        u = _per_group(batch, plan, noise)
+        if self.spread and plan.apart:
+            t, weight = spread(u, process, self.end)
+            tiling = plan.tiling_at_zero
+            group = plan.by_position(plan.group).expand(batch.ids.shape)
+            t = t.gather(-1, group)
+            factor = weight.gather(-1, group)
+        else:
+            tiling = plan.tiling(u * schedule.T)
+            level = tiling.level / schedule.T
+            t = level.clamp(max=self.end)
+            factor = (level <= self.end).double()
+        if batch.counts is not None:
+            t = torch.where(batch.counts, t, 0.0)
+        z = process.corrupt(batch.ids, t, N, noise)
+        return Draw(z, t, None, tiling, factor)
+
+    def described(self, schedule: Hyperschedule, L: int) -> str:
+        """As for every estimator."""
+        how = "importance in t" if self.spread and schedule.plan(L).apart else "stratified"
+        limit = "continuous time" if schedule.plan(L).flat else "limit of many steps"
+        return f"{how}, {limit}"
+
+
+def spread(u: Tensor, process: Process, end: float) -> tuple[Tensor, Tensor]:
+    """Times with the density (1 + Λ'(t))/(end + Λ(end)) on (0, end), Λ = -log κ, for uniform u, and
+    the factors 1/density; u [...] in [0, 1) -> two [...] float64.
+
+    t solves t + Λ(t) = (1 - u)(end + Λ(end)), by bisection.
+
+    >>> from textdiff.process import Uniform
+    >>> t, factor = spread(torch.tensor([0.0, 0.5]).double(), Uniform(tail=0.5), 1.0)
+    >>> [round(value, 4) for value in t.tolist()]
+    [1.0, 0.5444]
+    """
+
+    def covered(t: Tensor) -> Tensor:
+        return t - process.clock(t).log_keep
+
+    whole = covered(torch.full((), end, dtype=torch.float64, device=u.device))
+    goal = (1 - u.double()) * whole
+    low = torch.full_like(goal, 0.0)
+    high = torch.full_like(goal, end)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        above = covered(middle) > goal
+        low = torch.where(above, low, middle)
+        high = torch.where(above, middle, high)
+    t = high
+    return t, whole / (1 - process.clock(inside(t)).keep_rate)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from ..denoiser.prediction import Prediction, add_at_own, log_score, own_token_s
 from ..process import Clock, Process
 from ..process.base import inside
 from .divergence import LogSoftmaxStatistics, as_float, nelbo_integrand, step_kl
+from .estimators import Estimator, Stratified, _Continuous
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Objective:
 
     def check(self, process: Process) -> None:
         """Raise a ValueError if the objective is not defined for this process."""
+
+    def end(self, process: Process) -> float:
+        """The noisiest time of the bound, in (0, 1]."""
+        return 1.0
+
+    def drawn(self, estimator: Estimator, process: Process) -> Estimator:
+        """The estimator that draws its rows."""
+        return estimator
 
     def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
         """Which rows have a value: bool, the shape of rows.x; the others need no logits."""
@@ -166,6 +175,23 @@ class ScoreEntropy(Objective):
                 "score entropy is defined for processes without leak or atom, "
                 f"not for {process}: use Nelbo"
             )
+
+    def end(self, process: Process) -> float:
+        return process.last
+
+    def drawn(self, estimator: Estimator, process: Process) -> Estimator:
+        """Real offsets under every schedule, unless the steps are asked for."""
+        if isinstance(estimator, Stratified) and not estimator.discrete:
+            return _Continuous(self.end(process))
+        return estimator
+
+    def reported(self, process: Process) -> _Continuous:
+        """The estimator of a bound that is reported: where the uniform clock -log κ runs beyond 1,
+        times are drawn by it, for what the scores err at full noise costs as much for each unit.
+        """
+        end = self.end(process)
+        clock = process.clock(torch.full((), end, dtype=torch.float64))
+        return _Continuous(end, spread=float(clock.log_keep) < -1)
 
     def has_value(self, rows: Rows, N: int, process: Process) -> Tensor:
         return Nelbo().has_value(rows, N, process)

@@ -16,6 +16,10 @@ NAMES = {
     "b1": "B1: NELBO of masking alone, clean context",
     "b2": "B2: bound of unmasking with noisy display",
 }
+LIMIT = ", limit of many steps"
+"""Said of a bound in continuous time under a schedule that is not flat: chains that keep its
+lags and take ever shorter steps; the T-step chain has another bound.
+"""
 CORRECTING = "B3: NELBO with correction"
 """What the NELBO of a process with an atom is called beside B1 and B2 (`maths.md` 4.4)."""
 
@@ -57,14 +61,17 @@ def stated(
         sees_time=network.sees_time,
         discrete=discrete,
     )
-    if is_exact(network, process, hyperschedule, L):  # B1 and B2 coincide with it
+    cavity = prediction == Prediction.CAVITY
+    if cavity and is_exact(network, process, hyperschedule, L):  # B1 and B2 coincide with it
         return [ChainRule.of(readings["nelbo"])]
     found: list[Bound] = []
     for key, bound in readings.items():
         name = CORRECTING if key == "nelbo" and len(readings) > 1 else NAMES[key]
+        if not cavity and not discrete and not hyperschedule.plan(L).flat:
+            name += LIMIT
         found.append(replace(bound, name=name))
         if any_order and has_orders(network, bound.process, hyperschedule, L):
-            limit = name if hyperschedule.plan(L).flat else f"{name}, limit of many steps"
+            limit = name if hyperschedule.plan(L).flat else name + LIMIT
             found.append(RandomOrders.of(bound, limit))
     if any_order and not any(isinstance(bound, RandomOrders) for bound in found):
         raise ValueError(

@@ -231,22 +231,36 @@ class Process:
         z = self.shuffle(x, t, N, noise)
         return torch.where(noise.positions(x, Stream.MASK) < self.clock(t).mask, N, z)
 
-    def prior(self, shape: torch.Size, N: int, noise: Noise) -> Tensor:
-        """Draw from the prior m(1) MASK + (1 - m(1)) u -> [B, L]."""
+    @property
+    def last(self) -> float:
+        """The noisiest time of log-scores: 1, or just below it where nothing is left at 1.
+
+        Where κ(1) = 0 all ratios q_1(y)/q_1(z) are the same whatever the data are, and the clock is
+        infinite: the reverse process of log-scores begins at 1 - 1e-3, with that time's prior.
+
+        >>> from textdiff.process import Absorbing, GammaHybrid, Uniform
+        >>> Absorbing().last, Uniform().last, GammaHybrid(0.05, tail=5e-3).last
+        (1.0, 0.999, 1.0)
+        """
+        nothing_left = float(self.clock(torch.ones((), dtype=torch.float64)).keep) == 0
+        return 1 - 1e-3 if nothing_left else 1.0
+
+    def prior(self, shape: torch.Size, N: int, noise: Noise, t: float = 1.0) -> Tensor:
+        """Draw from the prior m(t) MASK + (1 - m(t)) u -> [B, L]."""
         device = noise.example.device
-        mask = self.clock(torch.ones((), dtype=torch.float64, device=device)).mask
+        mask = self.clock(torch.full((), t, dtype=torch.float64, device=device)).mask
         z = torch.empty(shape, dtype=torch.int64, device=device)
         u = uniform_token(N, noise.positions(z, Stream.UNIFORM_TOKEN))
         return torch.where(noise.positions(z, Stream.MASK) < mask, N, u)
 
-    def prior_kl(self, N: int) -> Tensor:
-        """KL(q_1(. | x) || prior) in nats per token (1.4); 0 where m(1) = 1 or κ(1) = 0.
+    def prior_kl(self, N: int, t: float = 1.0) -> Tensor:
+        """KL(q_t(. | x) || prior) in nats per token (1.4); 0 where m(t) = 1 or κ(t) = 0.
 
         >>> from textdiff.process import GammaHybrid
         >>> round(float(GammaHybrid(0.01, tail=5e-3).prior_kl(50257)), 4)  # as published
         0.0531
         """
-        clock = self.clock(torch.ones((), dtype=torch.float64))
+        clock = self.clock(torch.full((), t, dtype=torch.float64))
         c = clock.log_corrupt.exp() / N
         own = clock.keep + c
         return (1 - clock.mask) * (torch.xlogy(own, N * own) + (N - 1) * torch.xlogy(c, N * c))

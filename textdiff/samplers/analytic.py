@@ -44,11 +44,10 @@ class Analytic(Sampler):
                 f"{self} is defined for processes without leak or atom, not for {process}: "
                 "use Ancestral"
             )
-        if float(process.clock(torch.ones((), dtype=torch.float64)).keep) == 0:
-            raise ValueError(
-                f"under {process} nothing is left of the data at t = 1, and scores there tell "
-                "nothing of them: stop short of it, as GammaHybrid(..., tail=5e-3) does"
-            )
+
+    def begin(self, process: Process) -> float:
+        """`Process.last`: where κ(1) = 0 a step from t = 1 would divide by 0."""
+        return process.last
 
     def rows(self, step: Step) -> Tensor:
         return (step.masked & step.moving) | step.loose

@@ -143,6 +143,10 @@ class Sampler:
     def check(self, process: Process) -> None:
         """Raise a ValueError if the sampler is not defined for this process."""
 
+    def begin(self, process: Process) -> float:
+        """The time at which it begins, in (0, 1]: at the prior of that time."""
+        return 1.0
+
     def rows(self, step: Step) -> Tensor:
         """Where a token may change, [B, W] bool; drawn before the network's logits are known."""
         raise NotImplementedError
