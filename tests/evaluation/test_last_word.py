@@ -122,3 +122,15 @@ def test_the_command(tmp_path, capsys):
     assert f"{found['correct']} of 5" in capsys.readouterr().out
     words = ["evaluate", "lambada", str(run), "--data-dir", str(tmp_path), "--limit", "0"]
     assert "--limit must be >= 1" in tiny.refused(capsys, words)
+
+
+def test_the_seed_is_used(monkeypatch):
+    keys = []
+
+    def noise(seed, row):
+        keys.append(seed)
+        return Noise(seed, row)
+
+    monkeypatch.setattr("textdiff.evaluation.last_word.Noise", noise)
+    last_word(textdiff.load(tiny.run()), ["the quick brown"], seed=5)
+    assert keys == [5]

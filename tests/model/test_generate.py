@@ -5,6 +5,7 @@ stored with the model.
 import dataclasses
 import io
 import json
+import shutil
 from contextlib import redirect_stdout
 
 import pytest
@@ -26,6 +27,7 @@ from textdiff.samplers import (
     PredictorCorrector,
     Probability,
 )
+from textdiff.viewer.terminal import clean
 
 pytestmark = pytest.mark.filterwarnings("ignore:this model was trained under")
 SCHEDULES = [None, QuenchedAR(), Block(4, 3), Slide(4, 1)]
@@ -356,3 +358,110 @@ def test_unknown_characters_are_warned_of():
 
 def test_the_package_lists_what_it_has():
     assert {"load", "save", "export", "push", "Model", "Samples"} <= set(dir(textdiff))
+
+
+class Numbered(dict):
+    """What a tokenizer returns: a mapping."""
+
+
+@pytest.mark.parametrize(
+    "prompts, message",
+    [
+        (Numbered(input_ids=[[1, 2]], attention_mask=[[1, 1]]), "input_ids"),
+        ([{"role": "user", "content": "the"}], "apply_chat_template"),
+        (3, "prompts must be a text"),
+        ([1.5], "a prompt must be a text or ids"),
+        ([None], "a prompt must be a text or ids"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(model, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        model.generate(prompts)
+
+
+def test_prompts_in_other_containers(model):
+    ids = model.encode("the ")
+    expected = model.generate("the ", max_new_tokens=2).ids[0]
+    for prompts in (iter(["the "]), ids.numpy(), ids.tolist(), ids[None], ("the ",)):
+        assert torch.equal(model.generate(prompts, max_new_tokens=2).ids[0], expected)
+
+
+def test_values_that_transformers_takes():
+    import numpy as np
+    from transformers import GenerationConfig as TheirConfig
+
+    found = GenerationConfig(
+        suppress_tokens=None,
+        max_new_tokens=np.int64(4),
+        temperature=np.float32(0.5),
+        seed=np.int64(3),
+        eos_token_id=torch.tensor([2, 3]),
+        top_k=np.int32(2),
+    )
+    assert found == GenerationConfig(
+        max_new_tokens=4, temperature=0.5, seed=3, eos_token_id=(2, 3), top_k=2
+    )
+    json.dumps(found.as_dict())
+    assert GenerationConfig(eos_token_id=[2]).ends == (2,) and GenerationConfig().ends == ()
+    theirs = TheirConfig(max_new_tokens=4, temperature=0.5, do_sample=True, eos_token_id=[2, 3])
+    assert GenerationConfig.of(theirs) == GenerationConfig(
+        max_new_tokens=4, temperature=0.5, eos_token_id=(2, 3)
+    )
+    with pytest.raises(ValueError, match="takes no option num_beams"):
+        GenerationConfig.of(TheirConfig(num_beams=3))
+    with pytest.raises(ValueError, match="generation_config must be"):
+        GenerationConfig.of({"top_k": 1})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seed": 1.5},
+        {"top_p": "0.9"},
+        {"top_k": 1.5},
+        {"temperature": None},
+        {"max_length": True},
+        {"use_cache": "yes"},
+        {"suppress_tokens": "ab"},
+        {"eos_token_id": 1.0},
+        {"seed": None},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_refused(options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        GenerationConfig(**options)
+
+
+def test_any_of_several_ends_ends_a_text(model):
+    whole = model.generate("the ", hyperschedule=QuenchedAR(), seed=2).ids[0]
+    first, other = int(whole[8]), int(whole[6])
+    for ends in ([first, other], torch.tensor([other, first])):
+        cut = model.generate("the ", hyperschedule=QuenchedAR(), seed=2, eos_token_id=ends)
+        place = min(i for i in range(4, 16) if int(whole[i]) in (first, other))
+        assert torch.equal(cut.ids[0], whole[: place + 1])
+        assert cut.texts[0] == "the " + cut.completions[0]
+
+
+def test_a_suffix_that_is_not_seen_is_warned_of(model, recwarn):
+    model.generate("the ", suffix=" fox", max_new_tokens=4)
+    assert not [one for one in recwarn if "suffix" in str(one.message)]
+    for schedule, unseen in ((QuenchedAR(), 4), (Block(4, 3), 4), (Block(6, 3), 2)):
+        with pytest.warns(UserWarning, match=f"{unseen} drawn positions settle before the suffix"):
+            model.generate("the ", suffix=" fox", max_new_tokens=4, hyperschedule=schedule)
+
+
+def test_the_command_keeps_the_models_own_seed(tmp_path):
+    folder = shutil.copytree(tiny.run(), tmp_path / "run")
+    own = {"seed": 7, "batch_size": 3}
+    (folder / "generation_config.json").write_text(json.dumps(own))
+    words = ["sample", str(folder), "--output", str(tmp_path / "x.json")]
+    for extra, seed in (([], 7), (["--seed", "2"], 2)):
+        main([*words, *extra])
+        record = json.loads((tmp_path / "x.json").read_text())
+        assert record["generation_config"] == {**own, "seed": seed} and record["seed"] == seed
+        assert record["samples"] == textdiff.load(tiny.run()).generate(seed=seed).texts
+
+
+def test_control_characters_do_not_reach_a_terminal():
+    assert clean("a\x1b[2J\tb\nc\u202e\x07") == "a␛[2J\tb\nc\ufffd␇"

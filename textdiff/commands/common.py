@@ -144,7 +144,7 @@ def schedule_of(options: argparse.Namespace) -> Hyperschedule | None:
 
 def open_run(options: argparse.Namespace) -> Model:
     """The model of RUN, on its device; `options.run` becomes the `Source` that was found."""
-    if options.batch_size < 1:
+    if options.batch_size is not None and options.batch_size < 1:
         raise ValueError(f"--batch-size must be >= 1, got {options.batch_size}")
     options.run = find(options.run)
     model = load(options.run, options.verify, options.classes)

@@ -46,7 +46,12 @@ def main(arguments: list[str]) -> None:
         passages = list(islice(corpus.documents("test"), options.limit))
         with progress_bar(total=len(passages), desc="completing", unit="passage") as bar:
             answers = last_word(
-                model, passages, schedule, batch_size=options.batch_size, on_batch=bar.update
+                model,
+                passages,
+                schedule,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                on_batch=bar.update,
             )
         if ranks.rank():
             return

@@ -19,6 +19,7 @@ from ..hyperschedule import Hyperschedule
 from ..model.model import Model
 from ..samplers import Sampler
 from ..spec import names
+from ..viewer.terminal import clean
 from .common import add_law, law_of, open_run, parser_of
 
 OPTIONS = (
@@ -29,6 +30,8 @@ OPTIONS = (
     "top_k",
     "top_p",
     "min_p",
+    "seed",
+    "batch_size",
 )
 
 
@@ -36,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "sample", "Draw texts. The same call draws the same texts; --seed draws others."
     )
+    parser.set_defaults(seed=None, batch_size=None)  # the model's own, if nothing is said
     parser.epilog = (
         f"samplers: {', '.join(names(Sampler))}; python -c 'help(\"textdiff.samplers\")' says what "
         "they draw from"
@@ -162,8 +166,6 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
         if model.tokenizer.eos_token_id is None:
             raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
         chosen["eos_token_id"] = model.tokenizer.eos_token_id
-    chosen["seed"] = options.seed
-    chosen["batch_size"] = options.batch_size
     chosen["output_trajectory"] = any(path.suffix == ".html" for path in options.output or [])
     return model.generation_config.but(**chosen)
 
@@ -240,7 +242,7 @@ def main(arguments: list[str]) -> None:
     config = _config(model, options)
     samples = _draw(model, config, prompts, suffixes, watch=options.watch)
     for number, text in enumerate(samples.texts):
-        print(f"--- sample {number}\n{text}")
+        print(f"--- sample {number}\n{clean(text) if sys.stdout.isatty() else text}")
     schedule = config.schedule(model.hyperschedule)
     print(_summary(samples, schedule, config.sampler), file=sys.stderr)
     settings = {
@@ -254,7 +256,7 @@ def main(arguments: list[str]) -> None:
     record = {
         "settings": settings,
         "generation_config": config.as_dict(),
-        **provenance(model, options.run, options.seed),
+        **provenance(model, options.run, config.seed),
     }
     for path in options.output or []:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -89,6 +89,7 @@ def last_word(
     hyperschedule: Hyperschedule | None = None,
     length: int | None = None,
     batch_size: int = 16,
+    seed: int = 0,
     on_batch: Callable[[int], object] = lambda done: None,
 ) -> Accuracy:
     """Fill the last word of each passage under `_Greedy`, given the words before it and its number
@@ -105,6 +106,7 @@ def last_word(
         hyperschedule: default: that of training.
         length: tokens of a passage at most, its beginning is cut off; default: the training length.
         batch_size: passages per network call.
+        seed: key of the noise that a process without MASK begins with; others draw nothing.
         on_batch: called with the number of passages of each batch that is done.
 
     Raises:
@@ -124,17 +126,17 @@ def last_word(
         for begin in range(0, len(numbers), batch_size):
             part = numbers[begin : begin + batch_size]
             ids = torch.tensor([items[number][0] for number in part], device=model.device)
-            right = _right(model, schedule, ids, last, torch.tensor(part, device=model.device))
+            noise = Noise(seed, torch.tensor(part, device=model.device))
+            right = _right(model, schedule, ids, last, noise)
             counts += torch.tensor([float(right), len(part), last * len(part)], dtype=torch.float64)
             on_batch(len(part))
     correct, count, tokens = ranks.total(counts).tolist()
     return Accuracy(int(correct), int(count), int(tokens))
 
 
-def _right(model: Model, schedule: Hyperschedule, ids: Tensor, last: int, number: Tensor) -> Tensor:
-    """How many of the passages ids [B, L] get their `last` tokens right; number [B] of each."""
+def _right(model: Model, schedule: Hyperschedule, ids: Tensor, last: int, noise: Noise) -> Tensor:
+    """How many of the passages ids [B, L] get their `last` tokens right."""
     asked = ids.clone()
     asked[:, -last:] = model.network.num_tokens
-    noise = Noise(0, number)  # only a process without MASK draws: its prior
     done = denoise(model.network, model.process, schedule, _Greedy(), noise, ids=asked)
     return (done.ids == ids).all(-1).sum()

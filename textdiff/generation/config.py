@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ _COUNTS = (
     "max_denoising_steps",
     "batch_size",
 )
+_NUMBERS = ("temperature", "top_p", "min_p")
+_FLAGS = ("use_cache", "output_trajectory")
+_OF_OTHERS = ("transformers_version", "bos_token_id", "pad_token_id", "do_sample")
+"""Options of transformers' config that change nothing here: what is drawn is always sampled."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class GenerationConfig:
             1].
         min_p: draw among tokens at least this times as likely as the likeliest, in [0, 1].
         suppress_tokens: ids that are never drawn.
-        eos_token_id: a text ends where this token was drawn, and costs nothing from then on; None:
-            texts have full length.
+        eos_token_id: a text ends where this token, or one of these, was drawn, and costs nothing
+            from then on; None: texts have full length.
         seed: key of all draws; a sample depends on it, its prompt and its number, not on the batch
             it sits in.
         batch_size: sequences per network call; changes no result.
@@ -70,7 +75,7 @@ class GenerationConfig:
     top_p: float | None = None
     min_p: float | None = None
     suppress_tokens: tuple[int, ...] = ()
-    eos_token_id: int | None = None
+    eos_token_id: int | tuple[int, ...] | None = None
     seed: int | torch.Generator = 0
     batch_size: int = 16
     use_cache: bool = True
@@ -86,16 +91,13 @@ class GenerationConfig:
                     f"{name} must be a {base.__name__}, or how one is written on the command line, "
                     f"got {value!r}"
                 )
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if value is not None and not (isinstance(value, int) and value >= 1):
-                raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+        for field_ in dataclasses.fields(self):
+            object.__setattr__(self, field_.name, _plain(field_.name, getattr(self, field_.name)))
         if self.max_new_tokens is not None and self.max_length is not None:
             raise ValueError(
                 f"max_new_tokens={self.max_new_tokens} and max_length={self.max_length} both say "
                 "how long a text is: give one"
             )
-        object.__setattr__(self, "suppress_tokens", tuple(self.suppress_tokens))
         self.filter()  # refuses values out of range
 
     def but(self, **options: Any) -> GenerationConfig:
@@ -113,6 +115,13 @@ class GenerationConfig:
         if options.get("max_new_tokens") is not None and options.get("max_length") is None:
             options["max_length"] = None
         return replace(self, **options)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end a text; none where texts have full length."""
+        if self.eos_token_id is None:
+            return ()
+        return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
 
     def filter(self) -> filters.Filter:
         """The filters on the logits of the distribution that is drawn, in transformers' order."""
@@ -152,6 +161,27 @@ class GenerationConfig:
         }
 
     @classmethod
+    def of(cls, config: Any) -> GenerationConfig:
+        """This config, or what one of transformers says.
+
+        Raises:
+            ValueError: if it is neither, or asks for what `generate` does not do.
+        """
+        if isinstance(config, cls):
+            return config
+        if not hasattr(config, "to_diff_dict"):
+            raise ValueError(
+                "generation_config must be a GenerationConfig of textdiff or transformers, got "
+                f"{config!r}: give options by name (temperature=0.8)"
+            )
+        values = config.to_diff_dict()
+        if values.get("do_sample") is False:
+            raise ValueError("do_sample=False: generate always draws; top_k=1 takes the likeliest")
+        if values.get("max_new_tokens") is not None:
+            values.pop("max_length", None)
+        return cls().but(**{name: values[name] for name in values if name not in _OF_OTHERS})
+
+    @classmethod
     def from_dict(cls, values: dict[str, Any], classes: Sequence[type] = ()) -> GenerationConfig:
         """The config that `as_dict` described, built with the caller's own `classes`, too.
 
@@ -165,3 +195,42 @@ class GenerationConfig:
             if name in values
         }
         return cls().but(**values | objects)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """The value of an option as Python has it: numbers of numpy and torch, and lists, are taken.
+
+    Raises:
+        ValueError: if it is no value for this option.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if name == "suppress_tokens":
+        return _ids(name, [] if value is None else value)
+    if name == "eos_token_id" and isinstance(value, list | tuple | set):
+        ids = _ids(name, value)
+        return ids[0] if len(ids) == 1 else ids or None
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    if name in _COUNTS and value is not None and not (is_whole and value >= 1):
+        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
+    if name in ("top_k", "eos_token_id") and value is not None and not is_whole:
+        raise ValueError(f"{name} must be an integer, got {value!r}")
+    if name == "seed" and not is_whole and not isinstance(value, torch.Generator):
+        raise ValueError(f"seed must be an integer or a torch.Generator, got {value!r}")
+    if name in _FLAGS and not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if name in _NUMBERS and not is_number and (value is not None or name == "temperature"):
+        raise ValueError(f"{name} must be a number, got {value!r}")
+    return int(value) if is_whole and name not in _NUMBERS else value
+
+
+def _ids(name: str, values: Any) -> tuple[int, ...]:
+    """Token ids in a row."""
+    try:
+        ids = tuple(values)
+    except TypeError:
+        ids = (values,)
+    if not all(isinstance(one, Integral) and not isinstance(one, bool) for one in ids):
+        raise ValueError(f"{name} must be token ids, got {values!r}")
+    return tuple(int(one) for one in ids)

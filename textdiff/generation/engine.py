@@ -6,7 +6,7 @@ worthless positions are never fed, and the head runs only where a token may chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,7 +57,7 @@ def denoise(
     on_call: Callable[[Frame], None] | None = None,
     use_cache: bool = False,
     end: Tensor | None = None,
-    eos: int | None = None,
+    eos: int | Sequence[int] | None = None,
     confidence: bool = False,
 ) -> Denoised:
     """Draw sequences from noise to data under any hyperschedule.
@@ -77,7 +77,7 @@ def denoise(
             when the last tokens may have settled without one.
         use_cache: keep the keys and values of settled tokens; same law, fewer rows.
         end: [B] lengths where sequences differ; what lies behind is known, and never seen.
-        eos: a sequence whose drawn tokens are its tail is finished when this token was drawn and
+        eos: a sequence whose drawn tokens are its tail is finished when one of these was drawn and
             all before it is settled; what follows is left as it is.
         confidence: whether `on_call` wants probabilities.
 
@@ -132,7 +132,7 @@ class _Loop:
     confidence: bool
     sequences: Sequences
 
-    def run(self, eos: int | None) -> None:
+    def run(self, eos: int | Sequence[int] | None) -> None:
         """Call after call, from all noise until every sequence is settled or has ended."""
         plan, own_times = self.plan, self.sampler.own_times
         L = len(plan.starts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -100,7 +101,7 @@ class Sequences:
             return needed
         return torch.zeros_like(self.nfe, dtype=torch.bool).index_put((self.going,), needed)
 
-    def drop_finished(self, eos: int) -> None:
+    def drop_finished(self, eos: int | Sequence[int]) -> None:
         """Go on without the sequences that drew an end of text all before which is settled; infills
         go on.
         """
@@ -108,10 +109,15 @@ class Sequences:
         length = ids.shape[-1] if self.end is None else self.of(self.end)
         is_tail = free.sum(-1) == length - free.long().argmax(-1)
         settled = (t == 0).cumprod(-1).bool()
-        ended = (settled & free & (ids == eos)).any(-1)
+        ended = (settled & free & is_end(ids, eos)).any(-1)
         goes_on = ~(ended & is_tail)
         if goes_on.all():
             return
         self.going = self.of(torch.arange(len(self.ids), device=ids.device))[goes_on]
         if self.cache is not None:
             self.cache.keep(goes_on)
+
+
+def is_end(ids: Tensor, eos: int | Sequence[int]) -> Tensor:
+    """Which tokens end a text, bool of the shape of ids."""
+    return torch.isin(ids, torch.tensor(eos, dtype=ids.dtype, device=ids.device))

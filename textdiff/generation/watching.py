@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .config import GenerationConfig
 from .samples import Trajectory
-from .state import Frame
+from .state import Frame, is_end
 
 
 class Watch:
@@ -40,7 +40,7 @@ class Watch:
         if self.record is not None:
             self.followers.append(self.record)
         if streamer is not None:
-            self.followers.append(Feed(streamer, mask, config.eos_token_id, known[0]))
+            self.followers.append(Feed(streamer, mask, config.ends, known[0]))
         if on_call is not None:
             self.followers.append(on_call)
 
@@ -111,12 +111,12 @@ class Feed:
     Nothing behind a drawn end of text `eos` is put.
     """
 
-    def __init__(self, streamer: Any, mask: int, eos: int | None, known: Tensor):
+    def __init__(self, streamer: Any, mask: int, eos: Sequence[int], known: Tensor):
         self.streamer = streamer
         self.mask = mask
         self.known = known
         # A text with gaps goes on behind an end of text.
-        self.eos = eos if ends_free(~known) else None
+        self.eos = eos if ends_free(~known) else ()
         self.done = -1
         self.length = len(known)
 
@@ -138,9 +138,9 @@ class Feed:
     def _ready(self, ids: Tensor, t: Tensor) -> int:
         """How many tokens have settled from the left; an end of text among them ends the stream."""
         ready = min(int((t == 0).cumprod(-1).sum()), self.length)
-        if self.eos is None:
+        if not self.eos:
             return ready
-        ended = (ids[:ready] == self.eos) & ~self.known[:ready]
+        ended = is_end(ids[:ready], self.eos) & ~self.known[:ready]
         if ended.any():
             ready = self.length = int(ended.long().argmax()) + 1
         return ready

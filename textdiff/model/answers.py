@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from ..generation.samples import Samples, Trajectory
-from ..generation.state import Denoised
+from ..generation.state import Denoised, is_end
 from ..generation.watching import Watch, ends_free
 from .requests import Batch, Part, Request, joined
 from .text import added
@@ -24,13 +24,13 @@ class Answers:
     Args:
         wanted: the sequences that were asked for, [L] each, with MASK where a token is drawn.
         mask_id: N.
-        eos: a sample whose drawn tokens are its tail ends where this one was drawn, if not None.
+        eos: a sample whose drawn tokens are its tail ends where one of these was drawn.
         begin: when the drawing began, by `time.perf_counter`.
     """
 
     wanted: list[Tensor]
     mask_id: int
-    eos: int | None
+    eos: Sequence[int]
     begin: float = field(default_factory=time.perf_counter)
     ids: dict[int, Tensor] = field(default_factory=dict)
     nfe: dict[int, int] = field(default_factory=dict)
@@ -93,11 +93,11 @@ def tell(
     return text, completion
 
 
-def cut(ids: Tensor, free: Tensor, eos: int | None) -> Tensor:
+def cut(ids: Tensor, free: Tensor, eos: Sequence[int]) -> Tensor:
     """A sequence up to the first drawn end of text, which stays; a text with gaps to fill is not
     cut.
     """
-    if eos is None or not ends_free(free):
+    if not eos or not ends_free(free):
         return ids
-    ended = (free & (ids == eos)).nonzero()
+    ended = (free & is_end(ids, eos)).nonzero()
     return ids[: int(ended[0]) + 1] if len(ended) else ids

@@ -27,7 +27,16 @@ from ..objective import Measured
 from ..process import Process
 from .answers import Answers
 from .measuring import measure_texts
-from .requests import MASK_TEXT, Prompt, batches, check_tokenizer, given_parts, joined, requests
+from .requests import (
+    MASK_TEXT,
+    Prompt,
+    batches,
+    check_tokenizer,
+    given_parts,
+    joined,
+    requests,
+    warn_of_unseen_suffix,
+)
 from .text import added, decode
 
 BAR: dict[str, Any] = {"desc": "sampling", "unit": "token", "leave": False}
@@ -133,19 +142,21 @@ class Model:
             ValueError: if a prompt does not fit, an option does not exist, or sampler, schedule and
                 network do not go together.
         """
-        config = (generation_config or self.generation_config).but(**options)
+        chosen = self.generation_config if generation_config is None else generation_config
+        config = GenerationConfig.of(chosen).but(**options)
         self._check(config)
         schedule = config.schedule(self.hyperschedule)
         asked = requests(self, prompts, suffix, config)
         wanted = [request.ids for request in asked]
         for size in {len(ids) for ids in wanted}:
             self.warn_if_unseen(schedule, size)
+        warn_of_unseen_suffix(wanted, schedule, self.mask_id)
         if streamer is not None and len(wanted) != 1:
             raise ValueError(
                 f"a streamer takes a single sample, not {len(wanted)}: ask for one, or use on_call"
             )
         key = seed_from(config.seed)
-        answers = Answers(wanted, self.mask_id, config.eos_token_id)
+        answers = Answers(wanted, self.mask_id, config.ends)
         tokens = sum(int((ids == self.mask_id).sum()) for ids in wanted)
         with tqdm(total=tokens, disable=None if progress else True, **BAR) as bar:
             for batch in batches(wanted, config.batch_size, schedule):
@@ -165,7 +176,7 @@ class Model:
                     on_call=watch,
                     use_cache=config.use_cache,
                     end=batch.lengths(self.device),
-                    eos=config.eos_token_id,
+                    eos=config.ends or None,
                     confidence=config.output_trajectory,
                 )
                 answers.take(batch, done, watch)
@@ -186,10 +197,12 @@ class Model:
     def _check(self, config: GenerationConfig) -> None:
         for stage in config.sampler.stages:
             require(self.prediction, stage.prediction, stage)
-        if config.eos_token_id is not None and not 0 <= config.eos_token_id < self.mask_id:
-            raise ValueError(
-                f"eos_token_id must lie in 0..{self.mask_id - 1}, got {config.eos_token_id}"
-            )
+        for name, ids in (
+            ("eos_token_id", config.ends),
+            ("suppress_tokens", config.suppress_tokens),
+        ):
+            if outside := [token for token in ids if not 0 <= token < self.mask_id]:
+                raise ValueError(f"{name} must lie in 0..{self.mask_id - 1}, got {outside[0]}")
 
     def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
         """Warn if calls under `schedule` see other contexts or windows than those of training."""

@@ -221,6 +221,28 @@ def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:
     return bool((start.diff() >= 0).all()) and torch.equal(schedule.start(short), start[:short])
 
 
+def warn_of_unseen_suffix(wanted: list[Tensor], schedule: Hyperschedule, mask_id: int) -> None:
+    """Warn if a drawn position i settles before the next given one, j > i, is seen:
+    s(j) >= s(i) + T.
+    """
+    for ids in {tuple(row.tolist()): row for row in wanted}.values():
+        free = ids == mask_id
+        if not schedule.fits(len(ids)) or not (free[:-1] & ~free[1:]).any():
+            continue
+        start = schedule.start(len(ids)).cpu()
+        far = torch.full_like(start, int(start.max()) + schedule.T)
+        given = torch.where(free, far, start).flip(0).cummin(0).values.flip(0)
+        behind_it = (~free).flip(0).cumsum(0).flip(0) > 0
+        if unseen := int((free & behind_it & (given >= start + schedule.T)).sum()):
+            warnings.warn(
+                f"{unseen} drawn positions settle before the suffix, or what else is given behind "
+                f"them, is seen under {schedule}: it has no influence on them; a flat schedule "
+                "sees it",
+                stacklevel=4,
+            )
+            return
+
+
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> None:
     """Raise a ValueError unless the tokenizer has just the network's N ordinary tokens."""
     if len(tokenizer) != num_tokens:

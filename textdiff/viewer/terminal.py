@@ -44,6 +44,11 @@ def visible(text: str) -> str:
     return "".join(_visible(character) for character in text)
 
 
+def clean(text: str) -> str:
+    """A text of several lines whose other control characters a terminal does not obey."""
+    return "".join(one if one in "\n\t" else _visible(one) for one in text)
+
+
 def _visible(character: str) -> str:
     if character == "\n":
         return "↵"
