@@ -49,9 +49,8 @@ def main(arguments: list[str]) -> None:
                 model,
                 passages,
                 schedule,
-                batch_size=options.batch_size,
-                seed=options.seed,
                 on_batch=bar.update,
+                **{name: getattr(options, name) for name in ("batch_size", "seed")},
             )
         if ranks.rank():
             return

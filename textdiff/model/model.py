@@ -143,8 +143,7 @@ class Model:
                 network do not go together.
         """
         chosen = self.generation_config if generation_config is None else generation_config
-        config = GenerationConfig.of(chosen).but(**options)
-        self._check(config)
+        config = self._checked(GenerationConfig.of(chosen).but(**options))
         schedule = config.schedule(self.hyperschedule)
         asked = requests(self, prompts, suffix, config)
         wanted = [request.ids for request in asked]
@@ -194,7 +193,7 @@ class Model:
         """
         return measure_texts(self, texts, **options)
 
-    def _check(self, config: GenerationConfig) -> None:
+    def _checked(self, config: GenerationConfig) -> GenerationConfig:
         for stage in config.sampler.stages:
             require(self.prediction, stage.prediction, stage)
         for name, ids in (
@@ -203,6 +202,7 @@ class Model:
         ):
             if outside := [token for token in ids if not 0 <= token < self.mask_id]:
                 raise ValueError(f"{name} must lie in 0..{self.mask_id - 1}, got {outside[0]}")
+        return config
 
     def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
         """Warn if calls under `schedule` see other contexts or windows than those of training."""
