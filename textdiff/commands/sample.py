@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..evaluation.provenance import provenance
 from ..files import write_json
@@ -256,7 +256,7 @@ def main(arguments: list[str]) -> None:
     record = {
         "settings": settings,
         "generation_config": config.as_dict(),
-        **provenance(model, options.run, config.seed),
+        **provenance(model, options.run, cast(int, config.seed)),  # as_dict refuses the rest
     }
     for path in options.output or []:
         path.parent.mkdir(parents=True, exist_ok=True)

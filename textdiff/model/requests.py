@@ -83,7 +83,8 @@ def prompt_list(prompts: Any) -> list[Prompt]:
     if prompts is None or isinstance(prompts, str):
         return [prompts or ""]
     if isinstance(prompts, Tensor | np.ndarray):
-        return [prompts] if prompts.ndim == 1 else list(prompts)
+        rows: Any = prompts
+        return [rows] if rows.ndim == 1 else list(rows)
     if isinstance(prompts, Mapping):
         raise ValueError(
             f"prompts is a mapping with the keys {', '.join(map(str, prompts))}: give texts, or "

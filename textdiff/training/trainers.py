@@ -17,7 +17,7 @@ def check(trainer: Trainer) -> None:
         raise ValueError(
             "Apple's MPS has no float64, in which bounds are summed: use trainer.accelerator cpu"
         )
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder | BatchSizeFinder):
             option = "lr" if isinstance(callback, LearningRateFinder) else "batch_size"
             where = "model" if option == "lr" else "data"

@@ -104,7 +104,7 @@ class WholeSteps(Callback):
         further or no numbers.
         """
         self._restore()
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if self.averaged and isinstance(callback, WeightAveraging):
                 callback.on_validation_epoch_end(trainer, pl_module)
             if isinstance(callback, ModelCheckpoint):
