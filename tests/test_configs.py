@@ -139,8 +139,7 @@ def test_hub_with_a_local_data_set_and_tokenizer(tmp_path):
     )
     used = resolved(run)["data"]
     assert (
-        used["corpus"]["class_path"] == "textdiff.data.HubDataset"
-        and used["documents"] == "separate"
+        used["corpus"]["class_path"] == "textdiff.data.HubDataset" and used["documents"] == "joined"
     )
     assert used["tokenizer"]["class_path"] == "textdiff.data.PretrainedTokenizer"
     assert len(list((tmp_path / "cache").iterdir())) == 2  # train and validation, packed

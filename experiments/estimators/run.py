@@ -40,9 +40,7 @@ ROWS = 16
 
 def rows(model: Model, count: int, data_dir: str | None) -> Batch:
     """The first rows of the text."""
-    data = TextData(
-        Benchmark("wikitext2", data_dir), length=model.length, batch_size=count, padding="ignored"
-    )
+    data = TextData(Benchmark("wikitext2", data_dir), length=model.length, batch_size=count)
     data.tokenizer = model.tokenizer
     return Batch(**next(iter(data.eval_dataloader("validation", count))))
 

@@ -83,15 +83,15 @@ def test_shares_cover():
 
 def test_batch_contents(corpus):
     for documents, padding, keys in (
-        ("joined", "learnt", set()),
-        ("separate", "learnt", {"document"}),
+        ("joined", "learnt", {"counted"}),
+        ("separate", "learnt", {"document", "counted"}),
         ("single", "ignored", {"valid"}),
     ):
         data = TextData(corpus, BPE(270), 16, 4, documents=documents, padding=padding)
         batch = next(iter(data.train_dataloader()))
         assert set(batch) == {"ids", "example", "slot"} | keys
         for key, value in batch.items():
-            assert value.dtype == (torch.bool if key == "valid" else torch.int64)
+            assert value.dtype == (torch.bool if key in ("valid", "counted") else torch.int64)
             assert value.shape == ((4,) if key in ("example", "slot") else (4, 16))
 
 

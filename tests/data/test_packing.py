@@ -17,6 +17,7 @@ def test_joined():
     packed = pack(documents(3, 4, 2), 4, EOS, "joined", "learnt")
     assert packed.ids.tolist() == [[1, 1, 9, 2], [2, 2, 9, 3], [9, 9, 9, 9]]
     assert packed.document is None and packed.valid is None and packed.ids.dtype == np.uint16
+    assert packed.counted.tolist() == [[True] * 4, [True] * 4, [True, False, False, False]]
     packed = pack(documents(3, 4, 2), 4, EOS, "joined", "ignored")
     assert packed.valid.tolist() == [[True] * 4, [True] * 4, [True, False, False, False]]
     assert pack(documents(4, 4), 4, EOS, "joined", "ignored").valid is None
@@ -25,7 +26,7 @@ def test_joined():
 def test_separate():
     packed = pack(documents(3, 4, 2), 4, EOS, "separate", "learnt")
     assert packed.ids.tolist() == [[1, 1, 9, 2], [2, 2, 9, 3], [9, 9, 9, 9]]
-    assert packed.document.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 0]]
+    assert packed.document.tolist() == [[0, 0, 0, 1], [0, 0, 0, 1], [0, 1, 2, 3]]
 
 
 def test_single():
@@ -50,6 +51,8 @@ def test_nothing_is_dropped_and_a_stream_gives_the_same_rows_from_any_place(
     assert np.array_equal([row[0] for row in rows], packed.ids)
     valid = np.arange(length) < np.array([row[2] for row in rows])[:, None]
     assert packed.valid is None or np.array_equal(valid, packed.valid)
+    assert packed.counted is None or np.array_equal(valid, packed.counted)
+    assert np.array_equal(packed.tokens, np.concatenate(pieces))
     assert np.array_equal(packed.ids[valid], np.concatenate(pieces))
     if packed.document is not None:
         numbers = np.array([row[1] for row in rows])

@@ -2,8 +2,6 @@
 see only settled ones.
 """
 
-from itertools import pairwise
-
 import pytest
 import torch
 from catalogue import LEFT_TO_RIGHT, name
@@ -12,7 +10,6 @@ from toys import random_transformer
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.head import logits_of
 from textdiff.denoiser.training_rows import training_call
-from textdiff.denoiser.visibility import Visibility
 from textdiff.hyperschedule import (
     Block,
     Flat,
@@ -146,61 +143,3 @@ def test_43_a_window_sees_its_settled_context_and_itself_only(schedule):
             call, window = tiling.call[0], tiling.window[0]
             assert torch.equal(by_x, start[j] <= call - T)
             assert torch.equal(by_z, window == window[j])
-
-
-CALLS = [(schedule, "aligned") for schedule in LONGER] + [(QuenchedAR(), "shifted")]
-
-
-@pytest.mark.parametrize(("schedule", "layout"), CALLS, ids=name)
-def test_documents_are_kept_apart(schedule, layout):
-    """Change one document's tokens, clean and noisy: the other's hidden rows stay, bit for bit;
-    alone it reads the same.
-    """
-    net = network(layout)
-    document = torch.tensor([[0, 0, 1, 1, 1, 2], [0, 1, 1, 1, 1, 1]])
-    x, z, t, tiling = noisy(schedule, 0)
-    reference = training_call(net, schedule, x, z, t, tiling=tiling, document=document).hidden(net)
-    for number in range(3):
-        mine = document == number
-        other_x, other_z = x.where(mine, (x + 1) % N), z.where(mine, (z + 1) % (N + 1))
-        changed = training_call(
-            net, schedule, other_x, other_z, t, tiling=tiling, document=document
-        ).hidden(net)
-        assert torch.equal(changed[mine], reference[mine])
-        if layout == "aligned":
-            assert (changed[~mine] != reference[~mine]).any(-1).all()
-
-
-def test_documents_of_the_shifted_layout_start_anew():
-    """Each document under the causal model reads as if it stood alone at its positions: its first
-    row is a BOS.
-    """
-    net, schedule = network("shifted"), QuenchedAR()
-    x, z, t, tiling = noisy(schedule, 0)
-    document = torch.tensor([[0, 0, 1, 1, 1, 2]]).expand(B, -1)
-    together = training_call(net, schedule, x, z, t, tiling=tiling, document=document).hidden(net)
-    for begin, end in pairwise((0, 2, 5, 6)):
-        ids = torch.cat([torch.full((B, 1), net.bos), x[:, begin : end - 1]], 1)
-        alone = net.body(
-            ids,
-            torch.arange(begin, end),
-            torch.zeros(ids.shape).double(),
-            Visibility(context=ids.shape[1]),
-        )
-        torch.testing.assert_close(together[:, begin:end], alone, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize(("schedule", "layout"), CALLS, ids=name)
-def test_ignored_padding_changes_no_other_row(schedule, layout):
-    net = network(layout)
-    valid = torch.tensor([[True] * 4 + [False] * 2, [True] * 6])
-    x, z, t, tiling = noisy(schedule, 0)
-    reference = training_call(net, schedule, x, z, t, tiling=tiling, valid=valid).hidden(net)
-    other_x, other_z = x.where(valid, (x + 1) % N), z.where(valid, (z + 1) % (N + 1))
-    changed = training_call(net, schedule, other_x, other_z, t, tiling=tiling, valid=valid).hidden(
-        net
-    )
-    assert torch.equal(changed[valid], reference[valid])
-    assert reference.isfinite().all()
-    full = training_call(net, schedule, x, z, t, tiling=tiling).hidden(net)
-    torch.testing.assert_close(full[1], reference[1], rtol=0, atol=1e-12)

@@ -12,7 +12,7 @@ from toys import a_bound
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.training_rows import training_call
 from textdiff.denoiser.visibility import context_order
-from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, StartSteps
+from textdiff.hyperschedule import Block, Flat, QuenchedAR, StartSteps
 from textdiff.network import Transformer
 from textdiff.noise import Noise
 from textdiff.objective import Batch, MaskCount, Nelbo, Stratified
@@ -161,40 +161,6 @@ def test_23_mask_count_per_block_and_fine_steps_agree(layout, process):
         estimates.append((nats.mean(), nats.std() / n**0.5))
     (a, error_a), (b, error_b) = estimates
     assert abs(a - b) < 5 * (error_a**2 + error_b**2) ** 0.5 + 0.03  # 64 steps are not the limit
-
-
-@pytest.mark.parametrize(("layout", "schedule"), [
-    ("aligned", Block(4, 2)),
-    ("shifted", Block(4, 2)),
-    ("shifted", QuenchedAR()),
-    ("aligned", Slide(4, 2)),
-    ("shifted", Slide(4, 2)),
-    ("aligned", Flat(2)),
-], ids=str)  # fmt: skip
-def test_documents_and_ignored_padding_stay_apart(layout, schedule):
-    net = network(layout)
-    x, z, t, tiling = noisy(schedule, torch.zeros(B, 1, dtype=torch.int64))
-    document = torch.tensor([0, 0, 0, 1, 1, 1, 1, 1]).expand(B, L)
-    other_x, other_z = x.clone(), z.clone()
-    other_x[:, 3:], other_z[:, 3:] = (
-        (x[:, 3:] + 1) % N,
-        torch.where(t[:, 3:] == 1, N, (z[:, 3:] + 1) % (N + 1)),
-    )
-    with torch.no_grad():
-        before = training_call(net, schedule, x, z, t, tiling=tiling, document=document).hidden(net)
-        after = training_call(
-            net, schedule, other_x, other_z, t, tiling=tiling, document=document
-        ).hidden(net)
-    torch.testing.assert_close(after[:, :3], before[:, :3], atol=1e-12, rtol=0)
-    valid = (torch.arange(L) < 6).expand(B, L)
-    padded_x, padded_z = x.clone(), z.clone()
-    padded_x[:, 6:], padded_z[:, 6:] = (x[:, 6:] + 1) % N, (z[:, 6:] + 2) % (N + 1)
-    with torch.no_grad():
-        before = training_call(net, schedule, x, z, t, tiling=tiling, valid=valid).hidden(net)
-        after = training_call(
-            net, schedule, padded_x, padded_z, t, tiling=tiling, valid=valid
-        ).hidden(net)
-    torch.testing.assert_close(after[:, :6], before[:, :6], atol=1e-12, rtol=0)
 
 
 def test_shifted_layout_refuses_what_is_not_left_to_right():

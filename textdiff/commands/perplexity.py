@@ -20,6 +20,7 @@ from ..evaluation.provenance import provenance
 from ..files import slug, write_json
 from ..model.model import Model
 from ..objective import Batch, Measured
+from ..objective.batch import check_packing, goes_on
 from ..objective.measuring import MOST
 from ..spec import build, names, parse
 from .common import open_run, parser_of, progress_bar, schedule_of
@@ -67,16 +68,23 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
         corpus = corpus_of(given, options.data_dir, options.classes)
     # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in
     # training.
-    rules = model.data
+    rules = {**model.data, "documents": model.documents}
+    length = model.length if options.length is None else options.length
+    schedule = schedule_of(options) or model.hyperschedule
     if isinstance(corpus, Benchmark):
-        rules = {"documents": "joined", "padding": "ignored"}
+        ignores = goes_on(schedule.plan(length))
+        rules = {
+            "documents": "separate" if model.apart is not None else "joined",
+            "padding": "ignored" if ignores else "learnt",
+        }
     data = TextData(
         corpus,
-        length=model.length if options.length is None else options.length,
+        length=length,
         batch_size=options.batch_size * ranks.world_size(),
-        documents=rules.get("documents", "joined"),
+        documents=rules["documents"],
         padding=rules.get("padding", "learnt"),
     )
+    check_packing(schedule, length, data.documents, data.padding)
     data.tokenizer = model.tokenizer
     split = corpus.origin.scored if isinstance(corpus, Benchmark) else "validation"
     return Text(given, data, options.split or split)

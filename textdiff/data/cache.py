@@ -14,6 +14,8 @@ import numpy as np
 from ..files import new_folder
 from .packing import Packed
 
+FORMAT = 2  # of the columns: raised when rows packed before would be read wrongly
+
 
 def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed]) -> Packed:
     """What `make` gives, from `folder` if it is stored there under the same plain values `key`;
@@ -21,7 +23,7 @@ def cached(folder: str | None, key: Mapping[str, Any], make: Callable[[], Packed
     """
     if folder is None:
         return make()
-    text = json.dumps(key, sort_keys=True, indent=1)
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True, indent=1)
     place = Path(folder).expanduser() / hashlib.sha256(text.encode()).hexdigest()[:32]
     if not place.exists():
         _store(make(), text, place)

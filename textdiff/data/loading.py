@@ -107,6 +107,8 @@ def take(packed: Packed, rows: Tensor, slots: Tensor) -> Rows:
     batch = {"ids": _int64(packed.ids[index]), "example": rows, "slot": slots}
     if packed.valid is not None:
         batch["valid"] = torch.from_numpy(packed.valid[index])
+    if packed.counted is not None:
+        batch["counted"] = torch.from_numpy(packed.counted[index])
     if packed.document is not None:
         batch["document"] = _int64(packed.document[index])
     return batch

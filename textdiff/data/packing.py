@@ -2,8 +2,12 @@
 nothing is dropped.
 
 - joined: documents one after the other, cut every L tokens; a row may hold several;
-- separate: the same, with document numbers, so that attention can stay inside a document;
+- separate: the same, with the number of documents that ended before each token, so that a call can
+  leave out those that ended in its settled context (`maths.md` 10.2);
 - single: one document a row, long ones cut into several rows, short ones filled.
+
+Filler is learnt (scored like any token, but not counted) or ignored (nothing is drawn behind the
+EOS of a row, 10.3).
 """
 
 from __future__ import annotations
@@ -22,13 +26,21 @@ Padding = Literal["learnt", "ignored"]
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of tokens: ids [n, L]; document [n, L], numbered within the row, if separate; valid [n,
-    L], if ignored.
+    """Rows of tokens: ids [n, L]; document [n, L], how many ended before in the row, if separate.
+
+    False at filler, where there is any: valid [n, L] if it is ignored, counted [n, L] if learnt.
     """
 
     ids: np.ndarray
     document: np.ndarray | None = None
     valid: np.ndarray | None = None
+    counted: np.ndarray | None = None
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """All but the filler, row after row."""
+        real = self.counted if self.valid is None else self.valid
+        return self.ids.reshape(-1) if real is None else self.ids[real]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -39,7 +51,18 @@ class Packed:
             ids=self.ids[:rows],
             document=None if self.document is None else self.document[:rows],
             valid=None if self.valid is None else self.valid[:rows],
+            counted=None if self.counted is None else self.counted[:rows],
         )
+
+
+def ended_before(ids: np.ndarray, eos: int) -> np.ndarray:
+    """How many EOS stand before each token in its row, [..., L].
+
+    >>> ended_before(np.array([5, 0, 7, 0, 0]), eos=0).tolist()
+    [0, 0, 1, 1, 2]
+    """
+    ends = ids == eos
+    return (ends.cumsum(-1) - ends).astype(smallest(ids.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -55,8 +78,8 @@ class Cursor:
 
 
 class StreamRow(NamedTuple):
-    """A row of a stream: ids [L], document [L], the number of tokens before the filler, and the
-    place after it.
+    """A row of a stream: ids [L], how many documents ended before each [L], the number of tokens
+    before the filler, and the place after it.
     """
 
     ids: np.ndarray
@@ -88,18 +111,18 @@ def pack(
         n = int(rows.sum())
     ids = np.full(n * length, eos, flat.dtype)
     ids[place] = flat
-    valid: np.ndarray | None = None
-    document: np.ndarray | None = None
-    if padding == "ignored" and len(ids) > len(flat):
-        valid = np.zeros(len(ids), bool)
-        valid[place] = True
-        valid = valid.reshape(n, length)
-    if documents == "separate":
-        number = np.full(len(ids), len(pieces) - 1, np.int32)  # filler continues the last document
-        number[place] = np.repeat(np.arange(len(pieces), dtype=np.int32), sizes)
-        by_row = number.reshape(n, length)
-        document = (by_row - by_row[:, :1]).astype(smallest(length))
-    return Packed(ids.reshape(n, length), document, valid)
+    real: np.ndarray | None = None
+    if len(ids) > len(flat):
+        real = np.zeros(len(ids), bool)
+        real[place] = True
+        real = real.reshape(n, length)
+    ids = ids.reshape(n, length)
+    return Packed(
+        ids,
+        document=ended_before(ids, eos) if documents == "separate" else None,
+        valid=real if padding == "ignored" else None,
+        counted=real if padding == "learnt" else None,
+    )
 
 
 def pack_stream(
@@ -114,23 +137,21 @@ def pack_stream(
     `tokens` begins with document number `start.document`.
     """
     pieces: list[np.ndarray] = []
-    numbers: list[int] = []
+    last = 0
     room = length
     row = start.row
 
     def finish(document: int, offset: int) -> StreamRow:
         ids = np.concatenate([*pieces, np.full(room, eos, pieces[0].dtype)])
-        sizes = [len(piece) for piece in pieces]
-        sizes[-1] += room  # filler continues the last document
-        number = np.repeat(np.array(numbers) - numbers[0], sizes)
-        return StreamRow(ids, number, length - room, Cursor(start.epoch, row, document, offset))
+        after = Cursor(start.epoch, row, document, offset)
+        return StreamRow(ids, ended_before(ids, eos), length - room, after)
 
     for index, document in enumerate(tokens, start.document):
         offset = start.offset if index == start.document else 0
         while offset < len(document):
             piece = document[offset : offset + room]
             pieces.append(piece)
-            numbers.append(index)
+            last = index
             room -= len(piece)
             offset += len(piece)
             ended = offset == len(document)
@@ -138,11 +159,10 @@ def pack_stream(
                 row += 1
                 yield finish(index + ended, 0 if ended else offset)
                 pieces = []
-                numbers = []
                 room = length
     if pieces:
         row += 1
-        yield finish(numbers[-1] + 1, 0)
+        yield finish(last + 1, 0)
 
 
 def check(length: int, documents: str, padding: str) -> None:

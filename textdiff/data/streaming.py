@@ -57,9 +57,12 @@ class StreamBatches(IterableDataset[tuple[Rows, tuple[int, ...]]]):
         packed = Packed(np.stack([row.ids for row in group]))
         if self.documents == "separate":
             packed = replace(packed, document=np.stack([row.document for row in group]))
+        filled = np.array([row.filled for row in group])
+        real = np.arange(self.length) < filled[:, None]
         if self.padding == "ignored":
-            filled = np.array([row.filled for row in group])
-            packed = replace(packed, valid=np.arange(self.length) < filled[:, None])
+            packed = replace(packed, valid=real)
+        elif not real.all():
+            packed = replace(packed, counted=real)
         part = share(self.batch_size, self.rank, self.world_size)
         places = torch.arange(self.batch_size)[part]
         batch = take(packed, places, places)

@@ -12,8 +12,7 @@ def unknown(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int:
     """How many scored tokens stand for characters that the tokenizer does not know."""
     if tokenizer.unk_token is None or tokenizer.unk_token_id == tokenizer.eos_token_id:
         return 0
-    ids = packed.ids if packed.valid is None else packed.ids[packed.valid]
-    return int((ids == tokenizer.unk_token_id).sum())
+    return int((packed.tokens == tokenizer.unk_token_id).sum())
 
 
 def text_bytes(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int | None:
@@ -25,7 +24,7 @@ def text_bytes(tokenizer: PreTrainedTokenizerFast, packed: Packed) -> int | None
     """
     if unknown(tokenizer, packed):
         return None
-    ids = packed.ids.reshape(-1) if packed.valid is None else packed.ids[packed.valid]
+    ids = packed.tokens
     ends = np.flatnonzero(ids == tokenizer.eos_token_id)
     documents = [part[part != tokenizer.eos_token_id].tolist() for part in np.split(ids, ends + 1)]
     decoded = tokenizer.backend_tokenizer.decode_batch(

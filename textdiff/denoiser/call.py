@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..hyperschedule import Hyperschedule
+from ..hyperschedule import Hyperschedule, Plan
 from .cache import Cache
 from .protocol import Denoiser
 from .visibility import Visibility
@@ -68,4 +68,13 @@ def check_layout(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
         raise ValueError(
             f"the shifted layout needs a hyperschedule from left to right, not {schedule}: "
             "its rows predict the next token. Use layout: aligned"
+        )
+
+
+def check_documents(plan: Plan, schedule: Hyperschedule) -> None:
+    """Raise a ValueError unless what has settled is a prefix, in which documents can be told."""
+    if not plan.left_to_right:
+        raise ValueError(
+            f"documents are kept apart under hyperschedules from left to right, not {schedule}: "
+            "set documents: joined, or use QuenchedAR, Block or Slide"
         )

@@ -18,9 +18,9 @@ from torch.nn.functional import pad
 
 from ..hyperschedule import Hyperschedule, Plan
 from .cache import Cache
-from .call import Call, check_layout
+from .call import Call, check_documents, check_layout
 from .protocol import Denoiser
-from .visibility import Visibility
+from .visibility import Visibility, ended_before
 
 
 def check_cache(network: Denoiser, schedule: Hyperschedule, L: int) -> None:
@@ -47,6 +47,7 @@ def generation_call(
     cache: Cache | None = None,
     end: Tensor | None = None,
     once: bool = True,
+    eos: int | None = None,
 ) -> tuple[Call, Tensor]:
     """Call k: the settled rows that are not in the cache, and the window.
 
@@ -60,12 +61,15 @@ def generation_call(
         end: [B] lengths of the sequences where they differ: what lies behind is never seen.
         once: whether this is the window's only call at k, so that a token drawn alone at T = 1 is
             at full noise.
+        eos: the token behind which a document ends, if of what has settled only the last document
+            is seen (`maths.md` 10.2); None: all of it is.
 
     Returns:
         The call, and the positions [W] of the tokens that it predicts.
 
     Raises:
-        ValueError: if the network's layout cannot follow the schedule.
+        ValueError: if the network's layout cannot follow the schedule, or `eos` is there and what
+            has settled is no prefix.
     """
     L = z.shape[-1]
     check_layout(network, schedule, L)
@@ -85,10 +89,15 @@ def generation_call(
     if end is not None or (trailing and plan.starts[reached - 1] == k):
         seen = _seen(positions[new:], times[:, new:], reached, end=end, shifted=network.shifted)
         window = pad(seen, (settled, 0), value=True)
+    among = _among(plan, stored, settled)
+    if eos is not None and settled:
+        check_documents(plan, schedule)
+        document = ended_before(pad(z[:, :settled], (0, 1), value=eos), eos)
+        among, window = _of_document(document, plan, stored, window=window, W=ids.shape[-1] - new)
     # GPT: the row of a token that is drawn alone sees settled rows and itself, as it will when the
     # token has settled, so its keys stay.
     kept = new + 1 if network.shifted and alone else new
-    visibility = Visibility(new, _among(plan, stored, settled), window, stored)
+    visibility = Visibility(new, among, window, stored)
     call = Call(ids, positions, times, visibility, count=reached - settled, kept=kept)
     return call, plan.position[settled:reached]
 
@@ -106,6 +115,31 @@ def _among(plan: Plan, stored: int, settled: int) -> Tensor | None:
     if plan.causal and (stored == 0 or settled - stored <= 1):
         return None
     return (plan.rank[:settled] <= plan.rank[stored:settled, None])[None]
+
+
+def _of_document(
+    document: Tensor, plan: Plan, stored: int, *, window: Tensor | None, W: int
+) -> tuple[Tensor, Tensor]:
+    """Which settled rows each new one sees, [B, new, settled], and which rows the W of the window
+    see, [B, W, settled + W]: those of their own document.
+
+    Args:
+        document: [B, settled + 1] how many ended before each settled token, and before the window.
+        plan: the schedule's.
+        stored: rows in the cache.
+        window: [B, W, settled + W] what the window sees of itself, and of all that has settled;
+            None: everything.
+        W: rows of the window.
+    """
+    rows = document[:, :-1]
+    settled = rows.shape[-1]
+    in_order = plan.rank[:settled] <= plan.rank[stored:settled, None]
+    among = in_order & (rows[:, None, :] == rows[:, stored:, None])
+    context = (rows == document[:, -1:])[:, None, :].expand(-1, W, -1)
+    itself = torch.ones(len(rows), W, W, dtype=torch.bool, device=rows.device)
+    if window is not None:
+        itself = window[:, :, settled:]
+    return among, torch.cat([context, itself.expand(len(rows), -1, -1)], -1)
 
 
 def _seen(rows: Tensor, t: Tensor, reached: int, *, end: Tensor | None, shifted: bool) -> Tensor:

@@ -20,52 +20,29 @@ from torch.nn.functional import pad
 
 from ..hyperschedule import Hyperschedule, Plan, Tiling
 from ..hyperschedule.plan import constant
-from .call import Call, check_layout
+from .call import Call, check_documents, check_layout
 from .protocol import Denoiser
 from .visibility import NOWHERE, Visibility, context_order, window_sight
 
 
 @dataclass(frozen=True)
 class _Tokens:
-    """What rows hold: ids, t, document and valid, each [B, R]; the last two may be None."""
+    """What rows hold: ids and t, [B, R] both."""
 
     ids: Tensor
     t: Tensor
-    document: Tensor | None
-    valid: Tensor | None
 
     def shift(self, bos: int) -> _Tokens:
-        """The shifted layout: row r holds token r-1, or a BOS where a document begins."""
-        ids = pad(self.ids[:, :-1], (1, 0), value=bos)
-        t = pad(self.t[:, :-1], (1, 0))
-        if self.document is not None:
-            begins = pad(self.document.diff() != 0, (1, 0), value=True)
-            ids = ids.masked_fill(begins, bos)
-            t = t.masked_fill(begins, 0.0)
-        valid = None if self.valid is None else pad(self.valid[:, :-1], (1, 0), value=True)
-        return _Tokens(ids, t, self.document, valid)
+        """The shifted layout: row r holds token r-1, row 0 a BOS."""
+        return _Tokens(pad(self.ids[:, :-1], (1, 0), value=bos), pad(self.t[:, :-1], (1, 0)))
 
     def join(self, other: _Tokens) -> _Tokens:
         """These rows, then the others."""
-        return _Tokens(
-            torch.cat([self.ids, other.ids], -1),
-            torch.cat([self.t, other.t], -1),
-            _joined(self.document, other.document),
-            _joined(self.valid, other.valid),
-        )
+        return _Tokens(torch.cat([self.ids, other.ids], -1), torch.cat([self.t, other.t], -1))
 
     def take(self, rows: Tensor) -> _Tokens:
         """The rows at an index [B, n]."""
-        return _Tokens(
-            self.ids.gather(-1, rows),
-            self.t.gather(-1, rows),
-            None if self.document is None else self.document.gather(-1, rows),
-            None if self.valid is None else self.valid.gather(-1, rows),
-        )
-
-
-def _joined(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return None if a is None or b is None else torch.cat([a, b], -1)
+        return _Tokens(self.ids.gather(-1, rows), self.t.gather(-1, rows))
 
 
 class _Windows(NamedTuple):
@@ -89,7 +66,6 @@ def training_call(
     *,
     tiling: Tiling,
     document: Tensor | None = None,
-    valid: Tensor | None = None,
 ) -> Call:
     """The call that sees every window of a tiling at once.
 
@@ -100,59 +76,65 @@ def training_call(
         z: noisy tokens [B, L] in 0..N.
         t: times [B, L] in [0, 1].
         tiling: windows of `schedule`, [B or 1, L].
-        document: [B, L] attention stays inside a document, or None.
-        valid: [B, L] False at ignored padding, or None.
+        document: [B, L] how many documents have ended before each token, to show a call of its
+            settled context only the last one (`maths.md` 10.2); None: all.
 
     Raises:
-        ValueError: if the network's layout cannot follow the schedule.
+        ValueError: if the network's layout cannot follow the schedule, or `document` is there and
+            what has settled is no growing prefix.
     """
     L = x.shape[-1]
     check_layout(network, schedule, L)
     plan = schedule.plan(L, x.device)
     positions = torch.arange(L, device=x.device)
-    clean = _Tokens(x, torch.zeros_like(t), document, valid)
-    noisy = _Tokens(z, t, document, valid)
+    if document is not None:
+        check_documents(plan, schedule)
+    clean = _Tokens(x, torch.zeros_like(t))
+    noisy = _Tokens(z, t)
     if network.shifted and plan.one_by_one:
-        # Ignored padding stands at the end, where no row before it sees it.
         rows = clean.shift(network.bos)
-        return Call(rows.ids, positions, rows.t, Visibility(context=L).within(document), L)
+        return Call(rows.ids, positions, rows.t, Visibility(L, _among(plan, document)), L)
     if not network.shifted and plan.flat:
-        return Call(z, positions, t, Visibility().within(document, valid), L)
+        return Call(z, positions, t, Visibility(), L)
     if plan.apart:  # whatever the offset
         tiling = plan.tiling_at_zero
     if not network.shifted:
         windows = _Windows(noisy, positions, tiling.window, tiling.call)
-        return _two_streams(plan, clean, windows, _sight(plan) if plan.apart else None)
+        return _two_streams(plan, clean, windows, document)
     windows = _shifted_windows(clean, noisy, tiling, bos=network.bos, plan=plan)
-    return _two_streams(plan, clean.shift(network.bos), windows)
+    return _two_streams(plan, clean.shift(network.bos), windows, document)
 
 
-def _two_streams(
-    plan: Plan, clean: _Tokens, windows: _Windows, sight: Tensor | None = None
-) -> Call:
-    """The noisy stream beside the clean one, or alone where there is one window.
-
-    `sight` is what window rows see, where that is known.
-    """
+def _two_streams(plan: Plan, clean: _Tokens, windows: _Windows, document: Tensor | None) -> Call:
+    """The noisy stream beside the clean one, or alone where there is one window."""
     L = clean.ids.shape[-1]
     if plan.flat:
         noisy = windows.tokens
         sight = window_sight(plan.start[:0], plan.T, windows.number, windows.call)
-        visibility = Visibility(0, None, sight).within(noisy.document, noisy.valid)
-        return Call(noisy.ids, windows.positions, noisy.t, visibility, L)
-    if sight is None:
+        return Call(noisy.ids, windows.positions, noisy.t, Visibility(0, None, sight), L)
+    if document is None and windows.positions.ndim == 1 and plan.apart:
+        sight = _sight(plan)
+    else:
         start = plan.by_position(plan.start)
-        sight = window_sight(start, plan.T, windows.number, windows.call)
+        sight = window_sight(start, plan.T, windows.number, windows.call, document)
     rows = clean.join(windows.tokens)
     places = torch.arange(L, device=clean.ids.device).expand(*windows.positions.shape[:-1], L)
     positions = torch.cat([places, windows.positions], -1)
-    visibility = Visibility(L, _among(plan), sight).within(rows.document, rows.valid)
+    visibility = Visibility(L, _among(plan, document), sight)
     return Call(rows.ids, positions, rows.t, visibility, L)
 
 
+def _among(plan: Plan, document: Tensor | None) -> Tensor | None:
+    """Which context row sees which: those of no higher rank, of its own document."""
+    if document is None:
+        return _in_order(plan)
+    order = plan.by_position(plan.rank)
+    return (order <= order[:, None]) & (document[:, None, :] == document[:, :, None])
+
+
 @constant
-def _among(plan: Plan) -> Tensor | None:
-    """Which context row sees which."""
+def _in_order(plan: Plan) -> Tensor | None:
+    """Which context row sees which, whatever the documents."""
     return context_order(plan.by_position(plan.rank))
 
 
@@ -189,8 +171,6 @@ def _shifted_windows(
     rows = _Tokens(
         torch.where(boundary, clean.shift(bos).ids, held.ids),
         torch.where(boundary, 0.0, held.t),
-        held.document,
-        held.valid,
     )
     positions = torch.arange(L, device=number.device).expand(B, L)
     if plan.T == 1:

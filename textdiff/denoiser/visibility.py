@@ -18,6 +18,9 @@ training call of Block(2, T) on four tokens, a row a line, x what it sees:
 - a window called at k sees every position that has settled when call k starts, s(j) <= k - T, and
   all of itself.
 
+Where documents are kept apart, a context row sees those of its own document, and a window sees of
+what has settled only what stands behind the last EOS in it, whatever comes later (`maths.md` 10.2).
+
 A settled row therefore never sees an unsettled one, which is what makes its keys and values
 cacheable (`maths.md` 6). Context rows stand in front of window rows, so the two kinds are two
 attention calls and no mask of double length is ever applied.
@@ -25,7 +28,7 @@ attention calls and no mask of double length is ever applied.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,27 +73,6 @@ class Visibility:
             [torch.cat([among.expand(B, -1, -1), hidden], -1), window.expand(B, -1, -1)], 1
         )
 
-    def within(self, document: Tensor | None = None, valid: Tensor | None = None) -> Visibility:
-        """Restrict to keys of the query's document [B, R] and to valid keys [B, R].
-
-        A row always sees itself.
-        """
-        marks = document if document is not None else valid
-        if marks is None:
-            return self
-        R, C = marks.shape[-1], self.context
-        allowed = torch.ones(1, R, R, dtype=torch.bool, device=marks.device)
-        if document is not None:
-            allowed = allowed & (document[:, :, None] == document[:, None, :])
-        if valid is not None:
-            allowed = allowed & valid[:, None, :]
-        seen = (self.dense(R, marks.device) & allowed) | torch.eye(
-            R, dtype=torch.bool, device=marks.device
-        )
-        return replace(
-            self, among=seen[:, :C, :C] if C else None, window=seen[:, C:] if R > C else None
-        )
-
 
 def context_order(order: Tensor) -> Tensor | None:
     """Which context row sees which, [1, C, C] from the context rule `order` [C].
@@ -102,16 +84,35 @@ def context_order(order: Tensor) -> Tensor | None:
     return (order <= order[:, None])[None]
 
 
-def window_sight(start: Tensor, T: int, window: Tensor, call: Tensor) -> Tensor:
+def ended_before(ids: Tensor, eos: int) -> Tensor:
+    """How many documents have ended before each token, [..., L]: the EOS in front of it.
+
+    >>> ended_before(torch.tensor([[5, 0, 7, 0, 0]]), eos=0).tolist()
+    [[0, 0, 1, 1, 2]]
+    """
+    ends = (ids == eos).long()
+    return ends.cumsum(-1) - ends
+
+
+def window_sight(
+    start: Tensor, T: int, window: Tensor, call: Tensor, document: Tensor | None = None
+) -> Tensor:
     """Which rows window rows see, [B or 1, W, C + W].
 
     Args:
-        start: [C] start steps of the context rows.
+        start: [C] start steps of the context rows, ascending if `document` is there.
         T: noise levels.
         window: [B or 1, W] window numbers, NOWHERE for rows that none but themselves see.
         call: [B or 1, W] the call k of the row's window.
+        document: [B, C] how many documents ended before each token, to see of what has settled
+            only what stands behind the last EOS in it (`maths.md` 10.2); None: all of it.
     """
     settled = start <= call.unsqueeze(-1) - T
+    if document is not None:
+        last = settled.sum(-1).clamp(max=document.shape[-1] - 1)  # the first that has not settled
+        open_one = document.gather(-1, last.expand(len(document), -1))
+        settled = settled & (document[:, None, :] == open_one[:, :, None])
     together = (window.unsqueeze(-1) == window.unsqueeze(-2)) & (window != NOWHERE).unsqueeze(-2)
     together = together | torch.eye(window.shape[-1], dtype=torch.bool, device=window.device)
-    return torch.cat([settled, together], -1)
+    B = max(len(settled), len(together))
+    return torch.cat([settled.expand(B, -1, -1), together.expand(B, -1, -1)], -1)

@@ -184,7 +184,7 @@ def _answers(model: Model, part: list[Question], draws: int, seed: int) -> list[
         example,
         slot=example,
         known=torch.arange(ids.shape[-1], device=model.device) < context[:, None],
-    )
+    ).apart(model.apart)
     bound = _bound(model, ids.shape[-1])
     slots = 1 if bound.exact else draws // 2
     found = halves(bound, model.network, batch, draws=draws, seed=seed, slots=slots).sequences
@@ -211,6 +211,7 @@ def greedy(model: Model, question: Question, seed: int = 0) -> bool:
         noise,
         ids=given,
         filter=cold,
+        apart=model.apart,
     )
     return tuple(done.ids[0, len(question.context) :].tolist()) == question.continuation
 

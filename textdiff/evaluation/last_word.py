@@ -138,5 +138,7 @@ def _right(model: Model, schedule: Hyperschedule, ids: Tensor, last: int, noise:
     """How many of the passages ids [B, L] get their `last` tokens right."""
     asked = ids.clone()
     asked[:, -last:] = model.network.num_tokens
-    done = denoise(model.network, model.process, schedule, _Greedy(), noise, ids=asked)
+    done = denoise(
+        model.network, model.process, schedule, _Greedy(), noise, ids=asked, apart=model.apart
+    )
     return (done.ids == ids).all(-1).sum()

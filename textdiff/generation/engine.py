@@ -59,6 +59,7 @@ def denoise(
     end: Tensor | None = None,
     eos: int | Sequence[int] | None = None,
     confidence: bool = False,
+    apart: int | None = None,
 ) -> Denoised:
     """Draw sequences from noise to data under any hyperschedule.
 
@@ -80,6 +81,8 @@ def denoise(
         eos: a sequence whose drawn tokens are its tail is finished when one of these was drawn and
             all before it is settled; what follows is left as it is.
         confidence: whether `on_call` wants probabilities.
+        apart: the token that ends a document, for a network that was trained with documents apart:
+            a call sees of what has settled only what stands behind the last of them; None: all.
 
     Raises:
         ValueError: if the sampler is not defined for the process and schedule, or network and
@@ -112,6 +115,7 @@ def denoise(
         on_call=on_call,
         confidence=confidence,
         sequences=sequences,
+        apart=apart,
     )
     loop.run(eos)
     return Denoised(sequences.ids, sequences.nfe, sequences.body_rows, sequences.head_rows)
@@ -131,6 +135,7 @@ class _Loop:
     on_call: Callable[[Frame], None] | None
     confidence: bool
     sequences: Sequences
+    apart: int | None = None
 
     def run(self, eos: int | Sequence[int] | None) -> None:
         """Call after call, from all noise until every sequence is settled or has ended."""
@@ -216,7 +221,15 @@ class _Loop:
             end = None if end is None else end[needed]
             cache = None if cache is None else cache.some(needed)
         call, _ = generation_call(
-            self.network, self.schedule, k, z, t, cache=cache, end=end, once=once
+            self.network,
+            self.schedule,
+            k,
+            z,
+            t,
+            cache=cache,
+            end=end,
+            once=once,
+            eos=self.apart,
         )
         fed = call.hidden(self.network, cache)
         sequences.body_rows += call.ids.numel()

@@ -179,6 +179,16 @@ class Plan:
             return self.tiling(torch.zeros(1, 1, dtype=torch.int64, device=self.start.device))
 
 
+def last_call(plan: Plan, valid: Tensor) -> Tensor:
+    """k* = s(i*) + T [B], the first call after the last valid token i* of each row has settled.
+
+    Args:
+        plan: one from left to right.
+        valid: [B, L] True up to i*.
+    """
+    return plan.start[valid.sum(-1).clamp_min(1) - 1] + plan.T
+
+
 def make_plan(start: Tensor, order: Tensor, T: int, device: torch.device) -> Plan:
     """The plan of T levels, start steps [L] and the context rule `order` [L], both by position."""
     position = start.argsort(stable=True)

@@ -8,6 +8,7 @@ run.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from ..network.base import own_arguments
 from ..objective import Measured
+from ..objective.batch import goes_on
 from ..process import Process
 from ..remote_code import reason
 from ..spec import build, describe
@@ -97,6 +99,7 @@ def _described(model: Model) -> dict[str, Any]:
         "hyperschedule": describe(model.hyperschedule),
         "prediction": str(model.prediction),
         "length": model.length,
+        "documents": model.documents,
         "data": model.data,
     }
 
@@ -192,6 +195,33 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def _packing(ours: dict[str, Any], schedule: Hyperschedule) -> tuple[str, dict[str, Any]]:
+    """How a model's documents were put into rows, and what else config.json says of its data.
+
+    Models that do not say `documents` beside their schedule were trained before calls were kept
+    from seeing where documents end: they are drawn as they were, and measured without that.
+    """
+    data = ours.get("data", {})
+    if "documents" in ours:
+        return ours["documents"], data
+    documents = data.get("documents", "joined")
+    changed = {}
+    if documents == "separate":
+        documents = changed["documents"] = "joined"
+    if data.get("padding") == "ignored" and not goes_on(schedule.plan(ours["length"])):
+        changed["padding"] = "learnt"
+    if changed:
+        was = ", ".join(f"{name}: {data[name]}" for name in changed)
+        now = ", ".join(f"{name}: {value}" for name, value in changed.items())
+        warnings.warn(
+            f"this model was trained with {was}, when attention was shown where documents end and "
+            f"its bounds were none; it is drawn as before and measured with {now}. Train it again "
+            "for numbers that say what it can do",
+            stacklevel=3,
+        )
+    return documents, data | changed
+
+
 def _read_generation_config(path: Path, classes: Sequence[type]) -> GenerationConfig:
     if not path.is_file():
         return GenerationConfig()
@@ -229,6 +259,7 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
         network = _read_network(found.folder, config)
     else:
         network, process, schedule, prediction = checkpoint.parts(found.checkpoint, classes)
+    documents, data = _packing(ours, schedule)
     model = Model(
         network.eval(),
         process,
@@ -236,7 +267,8 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
         tokenizer=_read_tokenizer(found.folder),
         length=ours["length"],
         prediction=prediction,
-        data=ours.get("data", {}),
+        data=data,
+        documents=documents,
         generation_config=_read_generation_config(found.folder / GENERATION, classes),
     )
     if verify:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..hyperschedule import Hyperschedule
 from ..objective import Batch
+from ..objective.batch import check_packing
 from ..objective.measured import Measured
 from ..objective.measuring import Batches, estimate
 from ..objective.stated import stated
@@ -121,7 +122,7 @@ def measure_texts(
 
     Raises:
         ValueError: if there is no text, `draws` is odd or out of range, or the tokenizer has no
-            EOS.
+            EOS; if the model's documents or padding do not go with the schedule.
     """
     from ..data.loading import EvalBatches
     from ..data.packing import pack
@@ -130,13 +131,16 @@ def measure_texts(
 
     if model.tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no EOS token to end documents with: set its eos_token")
+    padding = model.data.get("padding", "learnt")
+    schedule = hyperschedule or model.hyperschedule
+    check_packing(schedule, model.length, model.documents, padding)
     documents = [texts] if isinstance(texts, str) else list(texts)
     packed = pack(
         tokenise(model.tokenizer, documents),
         model.length,
         model.tokenizer.eos_token_id,
-        documents=model.data.get("documents", "joined"),
-        padding=model.data.get("padding", "learnt"),
+        documents=model.documents,
+        padding=padding,
     )
     parts = EvalBatches(packed, batch_size)
 
@@ -144,7 +148,7 @@ def measure_texts(
         for number in range(len(parts)):
             yield Batch.of({name: x.to(model.device) for name, x in parts[number].items()})
 
-    model.warn_if_unseen(hyperschedule or model.hyperschedule, model.length)
+    model.warn_if_unseen(schedule, model.length)
     found = measure_rows(model, batches, hyperschedule, discrete=discrete, draws=draws, seed=seed)
     size = text_bytes(model.tokenizer, packed)
     return [replace(bound, text_bytes=size) for bound in found]

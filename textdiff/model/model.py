@@ -54,6 +54,9 @@ class Model:
         tokenizer: its tokenizer; MASK is not one of its tokens.
         length: L of the training sequences.
         prediction: what the logits mean.
+        documents: joined, separate or single: how documents were put into rows. If separate, a call
+            sees of what has settled only what stands behind the last EOS (`maths.md` 10.2), in
+            every text that is drawn or scored.
         data: the corpus and packing it was trained on, as plain values.
         generation_config: the options of `generate` that this model is best drawn with.
     """
@@ -66,6 +69,7 @@ class Model:
     prediction: Prediction = Prediction.CAVITY
     data: dict[str, Any] = field(default_factory=dict)
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
+    documents: str = "joined"
 
     def __post_init__(self) -> None:
         check_tokenizer(self.tokenizer, self.network.num_tokens)
@@ -79,6 +83,11 @@ class Model:
         """This model, its network moved to a device."""
         nn.Module.to(self.network, device)
         return self
+
+    @property
+    def apart(self) -> int | None:
+        """The id that ends a document, if documents are kept apart."""
+        return self.tokenizer.eos_token_id if self.documents == "separate" else None
 
     @property
     def mask_id(self) -> int:
@@ -177,6 +186,7 @@ class Model:
                     end=batch.lengths(self.device),
                     eos=config.ends or None,
                     confidence=config.output_trajectory,
+                    apart=self.apart,
                 )
                 answers.take(batch, done, watch)
         return answers.samples(asked, self.tokenizer, config.output_trajectory)

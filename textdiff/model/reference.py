@@ -27,7 +27,8 @@ def _batch(model: Model) -> Batch:
     L = model.hyperschedule.shortened(model.length, LENGTH)
     example = torch.arange(ROWS)
     u = uniform(0, example.unsqueeze(-1), 0, torch.arange(L), Stream.UNIFORM_TOKEN)
-    return Batch(uniform_token(model.network.num_tokens, u), example, example)
+    batch = Batch(uniform_token(model.network.num_tokens, u), example, example)
+    return batch.apart(model.apart)
 
 
 @torch.no_grad()

@@ -97,8 +97,9 @@ class Bound:
             last = self.reconstruction(network, batch, noise)
             total, values = total + last.total, values + last.values
         prior = float(self.process.prior_kl(N, self.objective.end(self.process)))
-        counted = prior if batch.counts is None else prior * batch.counts.double()
-        return Nats(total, values + counted, draw.t)
+        noised = batch.noised(self.hyperschedule.plan(batch.ids.shape[-1], batch.ids.device))
+        priors = prior if noised is None else prior * noised.double()
+        return Nats(total, values + priors, draw.t)
 
     def at(self, network: Denoiser, batch: Batch, draw: Draw) -> Nats:
         """The rows alone, Σ_i factor · value(row i), at a given draw: one network call, and the
@@ -112,7 +113,6 @@ class Bound:
             t=draw.t,
             tiling=draw.tiling,
             document=batch.document,
-            valid=batch.valid,
         )
         rows = Rows(batch.ids, draw.z, draw.t, draw.s)
         has_value = self.objective.has_value(rows, network.num_tokens, self.process) & (draw.t > 0)
@@ -136,12 +136,13 @@ class Bound:
         Its draws are not those of the rows.
         """
         t = torch.full_like(batch.ids, JUST_ABOVE_ZERO, dtype=torch.float64)
-        if batch.counts is not None:
-            t = torch.where(batch.counts, t, 0.0)
+        plan = self.hyperschedule.plan(t.shape[-1], t.device)
+        noised = batch.noised(plan)
+        if noised is not None:
+            t = torch.where(noised, t, 0.0)
         elsewhere = noise.at(-1 - noise.step)
         z = self.process.shuffle(batch.ids, t, network.num_tokens, elsewhere)
-        tiling = self.hyperschedule.plan(t.shape[-1], t.device).tiling_at_zero
-        draw = Draw(z, t, torch.zeros_like(t), tiling, factor=1.0)
+        draw = Draw(z, t, torch.zeros_like(t), plan.tiling_at_zero, factor=1.0)
         return replace(self, objective=Nelbo()).at(network, batch, draw)
 
     def described(self, L: int) -> str:

@@ -90,7 +90,8 @@ def order_nats(
     ids = batch.ids
     plan = schedule.plan(ids.shape[-1], ids.device)
     group = plan.by_position(plan.group)
-    valid = torch.ones_like(ids, dtype=torch.bool) if batch.valid is None else batch.valid
+    noised = batch.noised(plan)
+    valid = torch.ones_like(ids, dtype=torch.bool) if noised is None else noised
     together = (group[:, None] == group) & valid[:, None, :]
     u = noise.positions(ids, Stream.ORDER)
     rank = 1 + ((u[:, None, :] < u[:, :, None]) & together).sum(-1)  # 1 is revealed last
@@ -111,7 +112,6 @@ def order_nats(
             t=t,
             tiling=plan.tiling_at_zero,
             document=batch.document,
-            valid=batch.valid,
         )
         hidden = call.hidden(network)[chosen]
         nats[chosen] = _cross_entropy(network, hidden, Rows(ids, z, torch.ones_like(t))[chosen])

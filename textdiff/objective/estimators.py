@@ -28,7 +28,7 @@ class Draw:
 
     Args:
         z: [B, L] in 0..N, MASK = N.
-        t: [B, L] in [0, 1], 0 at tokens that do not count.
+        t: [B, L] in [0, 1], 0 at tokens that are not noised.
         s: [B, L] in [0, 1], the next cleaner time of the T-step chain; None: continuous time.
         tiling: the windows of the schedule.
         factor: of the value of each row: T for the T-step bound (`maths.md` 3.4), [B, L] where t is
@@ -103,9 +103,10 @@ class Stratified(Estimator):
         tiling = plan.tiling(offset.floor() if steps else offset)
         t = tiling.level / schedule.T
         s = (tiling.level - 1) / schedule.T if steps else None
-        if batch.counts is not None:
-            t = torch.where(batch.counts, t, 0.0)
-            s = None if s is None else torch.where(batch.counts, s, 0.0)
+        noised = batch.noised(plan, tiling.call)
+        if noised is not None:
+            t = torch.where(noised, t, 0.0)
+            s = None if s is None else torch.where(noised, s, 0.0)
         z = process.corrupt(batch.ids, t, N, noise)
         return Draw(z, t, s, tiling, factor=float(schedule.T) if steps else 1.0)
 
@@ -162,8 +163,9 @@ class _Continuous(Estimator):
             level = tiling.level / schedule.T
             t = level.clamp(max=self.end)
             factor = (level <= self.end).double()
-        if batch.counts is not None:
-            t = torch.where(batch.counts, t, 0.0)
+        noised = batch.noised(plan, tiling.call)
+        if noised is not None:
+            t = torch.where(noised, t, 0.0)
         z = process.corrupt(batch.ids, t, N, noise)
         return Draw(z, t, None, tiling, factor)
 
@@ -235,9 +237,8 @@ class MaskCount(Estimator):
                 "mask-count conditioning holds where windows never overlap, "
                 f"not for {schedule}: use Stratified"
             )
-        valid = (
-            torch.ones_like(batch.ids, dtype=torch.bool) if batch.counts is None else batch.counts
-        )
+        noised = batch.noised(plan)
+        valid = torch.ones_like(batch.ids, dtype=torch.bool) if noised is None else noised
         members = torch.zeros(len(valid), plan.groups, dtype=torch.int64, device=valid.device)
         d = members.scatter_add(-1, group.expand_as(valid), valid.long())[:, group]
         count = 1 + (_per_group(batch, plan, noise)[:, group] * d).long()

@@ -17,8 +17,8 @@ class Measured:
         process: whose.
         hyperschedule: under which schedule.
         estimator: "exact chain rule", or how times or orders were drawn.
-        nats: per scored token; the EOS that ends a document is one, a BOS and the filler of the
-            last row are none.
+        nats: all of them, those of filler too, per token of the text; the EOS that ends a document
+            is one, a BOS and filler are none.
         standard_error: of `nats`, Monte Carlo, for this text.
         draws: noisy versions, or orders, of each sequence.
         sequences, tokens: that were scored.

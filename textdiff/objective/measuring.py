@@ -65,7 +65,7 @@ def _score(
 
     for batch in batches:
         every = torch.ones_like(batch.ids, dtype=torch.bool)
-        valid = every if batch.valid is None else batch.valid
+        valid = every if batch.counts is None else batch.counts
         found = halves(
             bound,
             network,

@@ -20,6 +20,7 @@ from ..network import Architecture, Transformer
 from ..network.base import DenoiserModel
 from ..noise import Noise, Stream, uniform
 from ..objective import Batch, Bound, Estimator, Nelbo, Objective, Stratified
+from ..objective.batch import check_packing
 from ..objective.bounds import bounds
 from ..process import EpsilonHybrid, Process
 from ..samplers import Ancestral, Sampler
@@ -198,7 +199,14 @@ class TextDiffusion(LightningModule):
             length=data.length,
             prediction=self.objective.prediction,
             data={"corpus": describe(data.corpus)} | packing,
+            documents=data.documents,
         )
+
+    def setup(self, stage: str) -> None:
+        """Refuse data that would show the network where documents end."""
+        data = self._data
+        if data is not None and stage != "predict":
+            check_packing(self.hyperschedule, data.length, data.documents, data.padding)
 
     def on_fit_start(self) -> None:
         """Compile, if asked to; in place, so that names in checkpoints stay the same."""
