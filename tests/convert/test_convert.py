@@ -1042,7 +1042,7 @@ def test_a_tokenizer_with_code_of_its_own_is_not_run(tmp_path):
         "tokenizer_class": "Evil",
     }
     (source / "tokenizer_config.json").write_text(json.dumps(described))
-    with pytest.raises(ValueError, match="trust_remote_code"):
+    with pytest.raises(ValueError, match="never runs"):
         convert("mdlm", source)
     assert not (tmp_path / "mark").exists()
 
