@@ -546,9 +546,12 @@ def test_the_cap_is_stated(run, capsys):
     )
 
 
+FLOAT32 = 2e-7  # relative
+
+
 def test_two_processes_measure_what_one_does(run, tmp_path):
-    """Each rank scores its share of the rows; one row a call, so that not even the last digit may
-    differ.
+    """Each rank scores its share of the rows; one row a call, so that only the last float32 digit
+    of a product of few rows may differ, whose order depends on where the memory lies.
     """
     words = [
         "evaluate",
@@ -606,10 +609,10 @@ def test_two_processes_measure_what_one_does(run, tmp_path):
             and a["text_bytes"] == b["text_bytes"]
         )
         for key in ("nats", "standard_error"):
-            assert a[key] == pytest.approx(b[key], rel=1e-9, abs=1e-15)
+            assert a[key] == pytest.approx(b[key], rel=FLOAT32, abs=1e-15)
         for key in ("by_position", "by_level"):
             for column in ("x", "nats", "standard_error"):
-                assert a[key][column] == pytest.approx(b[key][column], rel=1e-9)
+                assert a[key][column] == pytest.approx(b[key][column], rel=FLOAT32)
 
 
 def test_schedules_of_the_command(run, capsys):
