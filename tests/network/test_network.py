@@ -170,7 +170,7 @@ def test_chunked_head_needs_no_gradient():
 
 @pytest.mark.parametrize("objective", [Nelbo(), WeightedCrossEntropy(0.0)], ids=name)
 def test_rows_without_loss_never_reach_the_head(objective, monkeypatch):
-    """ε-Hybrid: only masked rows have a value, and padding has none."""
+    """ε-Hybrid: only masked rows have a value, and known tokens have none."""
     counted = []
 
     def counting(network, hidden, value):
@@ -179,8 +179,8 @@ def test_rows_without_loss_never_reach_the_head(objective, monkeypatch):
 
     monkeypatch.setattr(textdiff.objective.bounds, "row_values", counting)
     process, schedule, net = EpsilonHybrid(0.3), Flat(), network()
-    ids, valid = torch.randint(6, (8, 20)), torch.arange(20).expand(8, -1) < 15
-    batch = Batch(ids, torch.arange(8), torch.arange(8), valid)
+    ids, known = torch.randint(6, (8, 20)), torch.arange(20).expand(8, -1) >= 15
+    batch = Batch(ids, torch.arange(8), torch.arange(8), known=known)
     draw = Stratified()(batch, process, schedule, 6, Noise(0, batch.example))
     drawn = a_bound(process, schedule, objective).at(net, batch, draw)
     total, values = drawn.total, drawn.values
