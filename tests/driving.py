@@ -41,7 +41,9 @@ def flat_run(
     call was asked for.
     """
     N, noise = net.num_tokens, Noise(0, torch.arange(B) if example is None else example)
-    z, t = process.prior(torch.Size([B, d]), N, noise.at(-1)), torch.ones(B, d, dtype=torch.float64)
+    begin = sampler.stages[0].begin(process)
+    z = process.prior(torch.Size([B, d]), N, noise.at(-1), begin)
+    t = torch.full((B, d), begin, dtype=torch.float64)
     asked: list[Tensor] = []
     k = 0
     while bool((t > 0).any()):
