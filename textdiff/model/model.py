@@ -169,9 +169,8 @@ class Model:
         with tqdm(total=tokens, disable=None if progress else True, **BAR) as bar:
             for batch in batches(wanted, config.batch_size, schedule):
                 known = batch.ids < self.mask_id
-                watch = Watch(
-                    known, self.mask_id, config, bar=bar, streamer=streamer, on_call=on_call
-                )
+                followed = {"bar": bar, "streamer": streamer, "on_call": on_call}
+                watch = Watch(known, self.mask_id, config, **followed)
                 numbers = first + torch.tensor(batch.numbers, device=self.device)
                 done = denoise(
                     self.network,

@@ -57,7 +57,7 @@ class Batch:
         valid: [B, L] False at the filler behind the end of a row whose calls stop there (ignored
             padding, `maths.md` 10.3), or None.
         document: [B, L] how many documents have ended before each token, where a call sees of its
-            settled context the last document only (10.2), or None.
+            settled context the last document only (`maths.md` 10.2), or None.
         key: times of different keys are independent.
         known: [B, L] True at known tokens: seen at t = 0 and not scored, so that the bound is one
             of the others given them; or None.

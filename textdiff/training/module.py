@@ -169,9 +169,7 @@ class TextDiffusion(LightningModule):
         checkpoint[TOKENIZER] = tokenizer_hash(self._tokenizer)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network or tokenizer, and say what differs; what is left of
-        a training has the optimiser's numbers of now.
-        """
+        """Refuse the weights of another network or tokenizer; a resume has the numbers of now."""
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         if "network" not in saved:
             raise ValueError("this checkpoint is not one that textdiff wrote")
