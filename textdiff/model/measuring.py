@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -131,15 +131,16 @@ def measure_texts(
 
     if model.tokenizer.eos_token_id is None:
         raise ValueError("the tokenizer has no EOS token to end documents with: set its eos_token")
+    apart: Any = model.documents
     padding = model.data.get("padding", "learnt")
     schedule = hyperschedule or model.hyperschedule
-    check_packing(schedule, model.length, model.documents, padding)
+    check_packing(schedule, model.length, apart, padding)
     documents = [texts] if isinstance(texts, str) else list(texts)
     packed = pack(
         tokenise(model.tokenizer, documents),
         model.length,
         model.tokenizer.eos_token_id,
-        documents=model.documents,
+        documents=apart,
         padding=padding,
     )
     parts = EvalBatches(packed, batch_size)
