@@ -185,7 +185,7 @@ def spread(u: Tensor, process: Process, end: float) -> tuple[Tensor, Tensor]:
     >>> from textdiff.process import Uniform
     >>> t, factor = spread(torch.tensor([0.0, 0.5]).double(), Uniform(tail=0.5), 1.0)
     >>> [round(value, 4) for value in t.tolist()]
-    [1.0, 0.5444]
+    [1.0, 0.5352]
     """
 
     def covered(t: Tensor) -> Tensor:

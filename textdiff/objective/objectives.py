@@ -80,7 +80,7 @@ class Nelbo(Objective):
 
     >>> from textdiff.process import Absorbing
     >>> rows = Rows(x=torch.tensor([2, 2]), z=torch.tensor([4, 2]), t=torch.tensor([0.5, 0.5]))
-    >>> Nelbo()(torch.zeros(2, 4), rows, Absorbing()).tolist()
+    >>> Nelbo()(torch.zeros(2, 4).double(), rows, Absorbing()).tolist()
     [2.772588722239781, 0.0]
     >>> Nelbo().has_value(rows, 4, Absorbing()).tolist()
     [True, False]
