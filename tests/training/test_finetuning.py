@@ -68,8 +68,12 @@ def test_it_begins_with_just_these_weights(kind, exported, tmp_path):
     assert written["init_from"] == str(source) and written["network"]["init_args"]["width"] == 16
 
 
-def test_train_export_load_evaluate(exported, tmp_path, capsys):
-    """The same bound of the run, the exported folder and a training that begins from it."""
+def test_train_export_load_evaluate(exported, tmp_path, capsys, monkeypatch):
+    """The same bound of the run, the exported folder and a training that begins from it.
+
+    The folder names its text without saying where it was: it is looked for here.
+    """
+    monkeypatch.chdir(tiny.text().parent)
     copy, found = shutil.copytree(tiny.run(), tmp_path / "copy"), []
     for run in (copy, exported):
         main(
