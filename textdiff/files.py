@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there: written aside, then put in place."""
+"""What we write is whole or not there, put in place from aside; what we read is never run."""
 
 from __future__ import annotations
 
@@ -101,3 +101,16 @@ def read_json(path: Path) -> Any:
         raise ValueError(
             f"{path} is not valid JSON ({error}): the folder is corrupt, write it again"
         ) from None
+
+
+def reason(error: Exception) -> str:
+    """Why transformers did not open something, without its advice to run foreign code.
+
+    >>> reason(ValueError("please pass trust_remote_code=True"))
+    'it needs Python code of its own, which textdiff never runs'
+    >>> reason(ValueError("no such file"))
+    'no such file'
+    """
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own, which textdiff never runs"
+    return str(error)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import textdiff
-from textdiff import figures
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.samplers import ACS
+from textdiff.viewer import figures
 from textdiff.viewer.schedules import levels
 from textdiff.viewer.states import TokenState, states
 

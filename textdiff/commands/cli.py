@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from importlib import import_module
+from importlib.metadata import version
 from typing import Any
 
 USAGE = """\
@@ -101,9 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(USAGE)
         return
     if arguments[0] == "--version":
-        from .. import __version__
-
-        print(f"textdiff {__version__}")
+        print(f"textdiff {version('textdiff')}")
         return
     shown, warnings.showwarning = warnings.showwarning, _show_warning
     try:

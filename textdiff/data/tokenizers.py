@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ..remote_code import reason
+from ..files import reason
 from .corpora import Corpus
 
 if TYPE_CHECKING:

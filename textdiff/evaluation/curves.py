@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..figures import figure as empty_figure
 from ..objective.curve import Curve
+from ..viewer.figures import figure as empty_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

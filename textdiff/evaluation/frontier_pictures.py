@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import figures
+from ..viewer import figures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..remote_code import reason
+from ..files import reason
 
 FIELD_JUDGE = "openai-community/gpt2-large"
 CAUSAL = ("ForCausalLM", "LMHeadModel")

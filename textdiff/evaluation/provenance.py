@@ -9,7 +9,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .. import __version__
 from ..files import sha256
 from ..model.folder import CONFIG, weights_sha256
 from ..model.model import Model
@@ -41,7 +40,7 @@ def _git_revision() -> str | None:
 def software() -> dict[str, Any]:
     """Code and versions as plain values."""
     return {
-        "textdiff": __version__,
+        "textdiff": version("textdiff"),
         "git": _git_revision(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in PACKAGES},

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import figures
+from ..viewer import figures
 from . import frontier
 from .frontier_pictures import pictures
 from .tables import Table, metric_rows, plus_minus

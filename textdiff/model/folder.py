@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from .. import __version__
 from ..denoiser.prediction import Prediction
-from ..files import new_files, read_json, sha256, write_json
+from ..files import new_files, read_json, reason, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from ..network.base import own_arguments
 from ..objective import Measured
 from ..objective.batch import goes_on
 from ..process import Process
-from ..remote_code import reason
 from ..spec import build, describe
 from . import checkpoint, reference
 from .model import Model
@@ -43,6 +42,7 @@ from .source import Source, find
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 GENERATION, REFERENCE = "generation_config.json", "reference.json"
+VERSION = version("textdiff")
 FORMAT = 1  # of the folder: raised when an older textdiff would misread it
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 
@@ -94,7 +94,7 @@ def _described(model: Model) -> dict[str, Any]:
     """What config.json says of a model beside its network, as plain values."""
     return {
         "format": FORMAT,
-        "version": __version__,
+        "version": VERSION,
         "process": describe(model.process),
         "hyperschedule": describe(model.hyperschedule),
         "prediction": str(model.prediction),
@@ -124,7 +124,7 @@ def _read_config(folder: Path, classes: Sequence[type]) -> tuple[dict[str, Any],
     if ours.get("format", FORMAT) != FORMAT:
         raise ValueError(
             f"{folder / CONFIG} has format {ours['format']!r}, written by textdiff "
-            f"{ours.get('version')}; this is textdiff {__version__}, which reads format {FORMAT}: "
+            f"{ours.get('version')}; this is textdiff {VERSION}, which reads format {FORMAT}: "
             "install that version"
         )
     if missing := {"process", "hyperschedule", "prediction", "length", "sha256"} - ours.keys():

@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from .. import __version__
 from ..files import new_folder, read_json, sha256, write_json
 from . import card, reference, travelling
-from .folder import CONFIG, REFERENCE, WEIGHTS, load, save
+from .folder import CONFIG, REFERENCE, VERSION, WEIGHTS, load, save
 from .model import Model
 from .source import Source, find, hub_errors
 
@@ -56,7 +55,7 @@ def _write(model: Model, source: Source, folder: Path, name: str, *, license: st
     if source.checkpoint is not None:
         save(replace(model, data=travelling.at_home(model.data)), folder)
     _drop_others(folder)
-    stored = {"textdiff": __version__, "rows": reference.ROWS, "tolerance": reference.TOLERANCE}
+    stored = {"textdiff": VERSION, "rows": reference.ROWS, "tolerance": reference.TOLERANCE}
     stored["bounds"] = reference.compute(model)
     if (text := _card(model, folder, name, license)) is not None:
         (folder / CARD).write_text(text, encoding="utf-8")
@@ -145,7 +144,7 @@ def push(
     """
     from huggingface_hub import HfApi
 
-    api = HfApi(library_name="textdiff", library_version=__version__)
+    api = HfApi(library_name="textdiff", library_version=VERSION)
     with (
         staged(source, name, revision, license, classes=classes) as folder,
         hub_errors(f"{name} was not pushed; here nothing has changed"),
@@ -158,7 +157,7 @@ def push(
             )
         if revision is not None:
             api.create_branch(name, branch=revision, exist_ok=True)
-        message = f"Model exported by textdiff {__version__}"
+        message = f"Model exported by textdiff {VERSION}"
         return str(
             api.upload_folder(
                 repo_id=name, folder_path=folder, revision=revision, commit_message=message

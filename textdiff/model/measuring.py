@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,9 +15,7 @@ from ..objective.batch import check_packing
 from ..objective.measured import Measured
 from ..objective.measuring import Batches, estimate
 from ..objective.stated import stated
-
-if TYPE_CHECKING:
-    from .model import Model
+from .trained import Trained
 
 
 def length_of(batches: Iterable[Batch]) -> int:
@@ -33,7 +31,7 @@ def length_of(batches: Iterable[Batch]) -> int:
 
 @torch.no_grad()
 def measure_rows(
-    model: Model,
+    model: Trained,
     batches: Batches,
     hyperschedule: Hyperschedule | None = None,
     *,
@@ -92,7 +90,7 @@ def measure_rows(
 
 
 def measure_texts(
-    model: Model,
+    model: Trained,
     texts: str | Sequence[str],
     hyperschedule: Hyperschedule | None = None,
     *,

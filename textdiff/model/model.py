@@ -1,98 +1,46 @@
-"""A trained model: a network with the process, hyperschedule and tokenizer it was trained with;
-`generate` is its public call.
-"""
+"""What can be done with a trained model: `generate`, `measure`, `encode` and `decode`."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
-from transformers import PreTrainedTokenizerFast
 
-from ..denoiser.prediction import Prediction, require
+from ..denoiser.prediction import require
 from ..generation.config import GenerationConfig
 from ..generation.engine import denoise
 from ..generation.samples import Samples
 from ..generation.state import Frame
 from ..generation.watching import Watch
-from ..hyperschedule import Hyperschedule, same_visibility
-from ..network.base import DenoiserModel
 from ..noise import Noise, seed_from
 from ..objective import Measured
-from ..process import Process
 from .answers import Answers
 from .measuring import measure_texts
 from .requests import (
     MASK_TEXT,
     Prompt,
     batches,
-    check_tokenizer,
     given_parts,
     joined,
     requests,
     warn_of_unseen_suffix,
 )
 from .text import added, decode
+from .trained import Trained
 
 BAR: dict[str, Any] = {"desc": "sampling", "unit": "token", "leave": False}
 
 
 @dataclass(frozen=True)
-class Model:
-    """A network and all that is needed to score and sample text with it; `textdiff.load` opens one
-    from a folder.
+class Model(Trained):
+    """What draws, scores and measures text; `textdiff.load` opens one from a folder.
 
-    Args:
-        network: the denoiser over N = len(tokenizer) ordinary tokens.
-        process: noising process it was trained with.
-        hyperschedule: hyperschedule it was trained with.
-        tokenizer: its tokenizer; MASK is not one of its tokens.
-        length: L of the training sequences.
-        prediction: what the logits mean.
-        documents: joined, separate or single: how documents were put into rows. If separate, a call
-            sees of what has settled only what stands behind the last EOS (`maths.md` 10.2), in
-            every text that is drawn or scored.
-        data: the corpus and packing it was trained on, as plain values.
-        generation_config: the options of `generate` that this model is best drawn with.
+    Args: those of `Trained`.
     """
-
-    network: DenoiserModel
-    process: Process
-    hyperschedule: Hyperschedule
-    tokenizer: PreTrainedTokenizerFast
-    length: int
-    prediction: Prediction = Prediction.CAVITY
-    data: dict[str, Any] = field(default_factory=dict)
-    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
-    documents: str = "joined"
-
-    def __post_init__(self) -> None:
-        check_tokenizer(self.tokenizer, self.network.num_tokens)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.network.head_parameters()[0].device
-
-    def to(self, device: str | torch.device) -> Model:
-        """This model, its network moved to a device."""
-        nn.Module.to(self.network, device)
-        return self
-
-    @property
-    def apart(self) -> int | None:
-        """The id that ends a document, if documents are kept apart."""
-        return self.tokenizer.eos_token_id if self.documents == "separate" else None
-
-    @property
-    def mask_id(self) -> int:
-        """The id N that marks a position to draw."""
-        return self.network.num_tokens
 
     def encode(self, text: str) -> Tensor:
         """Token ids [L] of a text; each `[MASK]` in it becomes one position to draw (id N)."""
@@ -212,21 +160,3 @@ class Model:
             if outside := [token for token in ids if not 0 <= token < self.mask_id]:
                 raise ValueError(f"{name} must lie in 0..{self.mask_id - 1}, got {outside[0]}")
         return config
-
-    def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
-        """Warn if calls under `schedule` see other contexts or windows than those of training."""
-        if self.length < L:
-            warnings.warn(
-                f"{L} tokens are more than the {self.length} of training: "
-                "later positions were never seen",
-                stacklevel=3,
-            )
-        same = schedule == self.hyperschedule
-        if not same and schedule.fits(L) and self.hyperschedule.fits(L):
-            same = same_visibility(self.hyperschedule, schedule, L)
-        if not same:
-            warnings.warn(
-                f"this model was trained under {self.hyperschedule}; under {schedule} its calls "
-                "see other contexts and windows than in training",
-                stacklevel=3,
-            )

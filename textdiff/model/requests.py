@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ from transformers import PreTrainedTokenizerFast
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
 from .text import behind, encode
-
-if TYPE_CHECKING:
-    from .model import Model
+from .trained import Trained
 
 MASK_TEXT = "[MASK]"
 
@@ -47,7 +45,7 @@ class Request:
 
 
 def requests(
-    model: Model, prompts: Any, suffix: str | Sequence[str], config: GenerationConfig
+    model: Trained, prompts: Any, suffix: str | Sequence[str], config: GenerationConfig
 ) -> list[Request]:
     """One request for each sample, prompt by prompt.
 
@@ -104,7 +102,7 @@ def prompt_list(prompts: Any) -> list[Prompt]:
     return found
 
 
-def given_parts(model: Model, text: str, begins: bool = True) -> list[Part]:
+def given_parts(model: Trained, text: str, begins: bool = True) -> list[Part]:
     """The parts of a text with `[MASK]`; what stands behind a gap is encoded as going on, and so is
     all of it unless it `begins` the sequence.
     """
@@ -123,7 +121,7 @@ def joined(parts: Sequence[Part]) -> list[int]:
     return [token for _, ids in parts for token in ids]
 
 
-def _parts(model: Model, prompt: Prompt, begins: bool = True) -> list[Part]:
+def _parts(model: Trained, prompt: Prompt, begins: bool = True) -> list[Part]:
     """The parts of a prompt; a warning if the tokenizer does not know all of its text."""
     if isinstance(prompt, str):
         parts = given_parts(model, prompt, begins)
@@ -155,7 +153,7 @@ def _warn_of_unknown(tokenizer: PreTrainedTokenizerFast, prompt: str, ids: list[
 
 
 def _request(
-    model: Model, prompt: list[Part], suffix: list[Part], config: GenerationConfig
+    model: Trained, prompt: list[Part], suffix: list[Part], config: GenerationConfig
 ) -> Request:
     """Prompt, MASK for each new token, suffix."""
     before = joined(prompt)
@@ -242,13 +240,3 @@ def warn_of_unseen_suffix(wanted: list[Tensor], schedule: Hyperschedule, mask_id
                 stacklevel=4,
             )
             return
-
-
-def check_tokenizer(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> None:
-    """Raise a ValueError unless the tokenizer has just the network's N ordinary tokens."""
-    if len(tokenizer) != num_tokens:
-        relation = "larger" if len(tokenizer) > num_tokens else "smaller"
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, {relation} than the model's {num_tokens}: "
-            "use the tokenizer the model was trained with"
-        )

@@ -27,7 +27,7 @@ from transformers import initialization as init
 from ..denoiser.cache import Cache
 from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
-from ..remote_code import reason
+from ..files import reason
 from .attention import attend
 from .base import DenoiserModel
 from .embeddings import TimeEmbedding

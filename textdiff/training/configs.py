@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-import textdiff
-
 from ..data import Corpus, TokenizerSpec
 from ..hyperschedule import Hyperschedule
 from ..network import Architecture
@@ -35,7 +33,7 @@ DOTTED = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b")
 
 def folder() -> Path:
     """Where the configs are: inside the installed package, or beside it in a checkout."""
-    package = Path(textdiff.__file__).parent
+    package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-from .. import figures
+from ..viewer import figures
 
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -15,7 +15,8 @@ from ..data.tokenizers import tokenizer_hash
 from ..hyperschedule import Flat, Hyperschedule
 from ..model.folder import load
 from ..model.model import Model
-from ..model.requests import MASK_TEXT, check_tokenizer
+from ..model.requests import MASK_TEXT
+from ..model.trained import check_tokenizer
 from ..network import Architecture, Transformer
 from ..network.base import DenoiserModel
 from ..noise import Noise, Stream, uniform

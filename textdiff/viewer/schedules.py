@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .. import figures
 from ..hyperschedule import Hyperschedule
+from . import figures
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

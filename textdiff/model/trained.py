@@ -1,0 +1,97 @@
+"""A network and all that it was trained with; what can be done with it stands in `model`."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from ..denoiser.prediction import Prediction
+from ..generation.config import GenerationConfig
+from ..hyperschedule import Hyperschedule, same_visibility
+from ..network.base import DenoiserModel
+from ..process import Process
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> None:
+    """Raise a ValueError unless the tokenizer has just the network's N ordinary tokens."""
+    if len(tokenizer) != num_tokens:
+        relation = "larger" if len(tokenizer) > num_tokens else "smaller"
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, {relation} than the model's {num_tokens}: "
+            "use the tokenizer the model was trained with"
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with the process, hyperschedule and tokenizer that it was trained with.
+
+    Args:
+        network: the denoiser over N = len(tokenizer) ordinary tokens.
+        process: noising process it was trained with.
+        hyperschedule: hyperschedule it was trained with.
+        tokenizer: its tokenizer; MASK is not one of its tokens.
+        length: L of the training sequences.
+        prediction: what the logits mean.
+        documents: joined, separate or single: how documents were put into rows. If separate, a call
+            sees of what has settled only what stands behind the last EOS (`maths.md` 10.2), in
+            every text that is drawn or scored.
+        data: the corpus and packing it was trained on, as plain values.
+        generation_config: the options of `generate` that this model is best drawn with.
+    """
+
+    network: DenoiserModel
+    process: Process
+    hyperschedule: Hyperschedule
+    tokenizer: PreTrainedTokenizerFast
+    length: int
+    prediction: Prediction = Prediction.CAVITY
+    data: dict[str, Any] = field(default_factory=dict)
+    generation_config: GenerationConfig = field(default_factory=GenerationConfig)
+    documents: str = "joined"
+
+    def __post_init__(self) -> None:
+        check_tokenizer(self.tokenizer, self.network.num_tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.head_parameters()[0].device
+
+    def to(self, device: str | torch.device) -> Self:
+        """This model, its network moved to a device."""
+        nn.Module.to(self.network, device)
+        return self
+
+    @property
+    def apart(self) -> int | None:
+        """The id that ends a document, if documents are kept apart."""
+        return self.tokenizer.eos_token_id if self.documents == "separate" else None
+
+    @property
+    def mask_id(self) -> int:
+        """The id N that marks a position to draw."""
+        return self.network.num_tokens
+
+    def warn_if_unseen(self, schedule: Hyperschedule, L: int) -> None:
+        """Warn if calls under `schedule` see other contexts or windows than those of training."""
+        if self.length < L:
+            warnings.warn(
+                f"{L} tokens are more than the {self.length} of training: "
+                "later positions were never seen",
+                stacklevel=3,
+            )
+        same = schedule == self.hyperschedule
+        if not same and schedule.fits(L) and self.hyperschedule.fits(L):
+            same = same_visibility(self.hyperschedule, schedule, L)
+        if not same:
+            warnings.warn(
+                f"this model was trained under {self.hyperschedule}; under {schedule} its calls "
+                "see other contexts and windows than in training",
+                stacklevel=3,
+            )
