@@ -166,9 +166,9 @@ def measure(options: argparse.Namespace) -> dict[str, dict]:
         for name in names:
             for batch in options.batches:
                 known = rows[name].get(str(batch), {"tokens_per_second": 0.0})
-                found = speed(name, batch, round_, options)
-                fastest = max(found["tokens_per_second"], known["tokens_per_second"])
-                rows[name][str(batch)] = {**found, "tokens_per_second": fastest}
+                speeds = speed(name, batch, round_, options)
+                fastest = max(speeds["tokens_per_second"], known["tokens_per_second"])
+                rows[name][str(batch)] = {**speeds, "tokens_per_second": fastest}
     for name in names:
         timing.told(f"memory: {name}")
         child = [sys.executable, __file__, *sys.argv[1:], "--memory-of", name]
@@ -213,8 +213,8 @@ def main() -> None:
         return
     rows = measure(options)
     show(rows, options)
-    found = {**timing.described(options, ("memory_of", "output", "only")), "cases": rows}
-    text = json.dumps(found, indent=2, ensure_ascii=False)
+    result = {**timing.described(options, ("memory_of", "output", "only")), "cases": rows}
+    text = json.dumps(result, indent=2, ensure_ascii=False)
     options.output.write_text(f"{text}\n", encoding="utf-8")
 
 

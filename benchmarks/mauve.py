@@ -52,8 +52,8 @@ def nulls(
     rows = {}
     for name, draw in null_rows(judge, corpus, split, study.seed).items():
         texts = draw(study.num_samples, SPARE * study.max_tokens)
-        found = sweep.measures(study, texts, folder, opened)
-        rows[name] = frontier.numbers(found["quality"], found["mauve"])
+        measured = sweep.measures(study, texts, folder, opened)
+        rows[name] = frontier.numbers(measured["quality"], measured["mauve"])
     write_json(path, {"settings": wanted, "rows": rows})
     return rows
 
@@ -139,8 +139,8 @@ def run(options: argparse.Namespace) -> None:
     rows = [frontier.row(result) for result in results]
     human = frontier.human_row(results[0])
     reference = {**corpus.provenance(options.split), "split": options.split}
-    found = {"rows": rows, "null": null, "human": human, "reference": reference}
-    write_json(options.output / "mauve.json", {**found, "study": study.measuring, **software()})
+    result = {"rows": rows, "null": null, "human": human, "reference": reference}
+    write_json(options.output / "mauve.json", {**result, "study": study.measuring, **software()})
     print(f"\n{table(rows, null, human).text()}")
     ceiling = f"{study.num_samples} texts a row, {study.max_tokens} tokens of the judge each"
     print(f"{ceiling}; results in {options.output}")

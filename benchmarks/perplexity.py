@@ -90,9 +90,9 @@ def table(results: dict[str, dict[str, dict[str, Any]]], unit: str = UNITS[0]) -
     """
     header = ["model", "bound", *TEXTS.values()]
     rows = []
-    for name, found in results.items():
-        for number, bound in enumerate(next(iter(found.values()))["bounds"]):
-            of = [found[text]["bounds"][number] if text in found else None for text in TEXTS]
+    for name, by_text in results.items():
+        for number, bound in enumerate(next(iter(by_text.values()))["bounds"]):
+            of = [by_text[text]["bounds"][number] if text in by_text else None for text in TEXTS]
             cells = [cell(one, unit) for one in of]
             rows.append(["" if number else name, bound["name"], *cells])
     return Table(header, [*rows, *published(unit)], words=(0, 1))
@@ -164,8 +164,8 @@ def main(arguments: list[str] | None = None) -> None:
     more += ["--device", options.device] if options.device else []
     results: dict[str, dict[str, dict[str, Any]]] = {}
     for (run, text), output in places.items():
-        found = perplexity(output, run, text, *how, *more)
-        results.setdefault(find(run).name, {})[text] = found
+        result = perplexity(output, run, text, *how, *more)
+        results.setdefault(find(run).name, {})[text] = result
         write_json(options.output / "perplexity.json", results)
     print(f"\n{options.unit}\n{table(results, options.unit).text()}")
     print(f"results in {options.output}")

@@ -263,8 +263,8 @@ def main() -> None:
         row["ratio"] = row["tokens_per_second"] / rows["GPT-2"]["tokens_per_second"]
     print(file=sys.stderr)
     show(rows)
-    found = {**timing.described(options, ("memory_of", "output")), "cases": rows}
-    text = json.dumps(found, indent=2, ensure_ascii=False)
+    result = {**timing.described(options, ("memory_of", "output")), "cases": rows}
+    text = json.dumps(result, indent=2, ensure_ascii=False)
     options.output.write_text(f"{text}\n", encoding="utf-8")
 
 

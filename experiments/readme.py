@@ -109,22 +109,22 @@ ZERO = {"wikitext2": "WikiText-2", "lambada": "LAMBADA", "pubmed": "PubMed", "ar
 def zero_shot(result: dict) -> str:
     """Zero-shot perplexities of the six models, and last words."""
     models = result["models"]
-    texts = [text for text in ZERO if any(text in found for found in models.values())]
+    texts = [text for text in ZERO if any(text in by_text for by_text in models.values())]
     lines = [
         f"| model | bound | {' | '.join(ZERO[text] for text in texts)} | last word right |",
         "|---|---|" + "---:|" * (len(texts) + 1),
     ]
-    for name, found in models.items():
-        for number, bound in enumerate(next(iter(found.values()))["bounds"] if found else []):
+    for name, by_text in models.items():
+        for number, bound in enumerate(next(iter(by_text.values()))["bounds"] if by_text else []):
             cells = []
             for text in texts:
-                b = found[text]["bounds"][number] if text in found else None
+                b = by_text[text]["bounds"][number] if text in by_text else None
                 cells.append(
                     ""
                     if b is None
                     else f"{b['nats']:.3f} ± {b['standard_error']:.3f} ({b['bits_per_byte']:.2f})"
                 )
-            words = found.get("last_word")
+            words = by_text.get("last_word")
             last = f"{words['correct']} of {words['passages']:,}" if words and not number else ""
             lines.append(
                 f"| {' | '.join(('' if number else SIX[name], bound['name'], *cells, last))} |"
@@ -141,15 +141,15 @@ def estimators(result: dict) -> str:
     for way in result["spread"]["mdlm"]:
         cells = []
         for name in ("mdlm", "epsilon"):
-            found = result["spread"].get(name, {}).get(way)
+            numbers = result["spread"].get(name, {}).get(way)
             cells.append(
-                f"{found['variance_per_call']:.3f} ± {found['variance_per_call_error']:.3f}"
-                if found
+                f"{numbers['variance_per_call']:.3f} ± {numbers['variance_per_call_error']:.3f}"
+                if numbers
                 else ""
             )
         lines.append(f"| {way} | {' | '.join(cells)} |")
-    for name, found in result["coverage"].items():
-        for bound, n in found.items():
+    for name, by_bound in result["coverage"].items():
+        for bound, n in by_bound.items():
             lines += [""] if lines[-1].startswith("|") else []
             lines.append(
                 f"- {SIX[name]}, {bound.split(':')[0]}: spread over {n['seeds']} seeds "
@@ -172,7 +172,7 @@ def adapt(result: dict) -> str:
         f"| tokens/s, batch 1 | batch {o['batch']} |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for name, found in drawn.items():
+    for name, row in drawn.items():
         if "ρ" in name:
             rho = name.split()[-1]
             cells = [
@@ -181,8 +181,8 @@ def adapt(result: dict) -> str:
             ]
         else:
             cells = [f"exact {b['ar']['1'][0]['nats']:.2f}", ""]
-        cells += [f"{found['judge_nats']:.2f} ± {found['judge_error']:.2f}"]
-        cells += [f"{found[f'tokens_per_second_{size}']:.0f}" for size in (1, o["batch"])]
+        cells += [f"{row['judge_nats']:.2f} ± {row['judge_error']:.2f}"]
+        cells += [f"{row[f'tokens_per_second_{size}']:.0f}" for size in (1, o["batch"])]
         lines.append(f"| {' | '.join([name, *cells])} |")
     return "\n".join(lines)
 

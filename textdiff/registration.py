@@ -35,10 +35,10 @@ class _Waiting(MetaPathFinder):
     ) -> ModuleSpec | None:
         if name != "transformers":
             return None
-        found = (
+        specs = (
             finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self
         )
-        spec = next((spec for spec in found if spec is not None), None)
+        spec = next((spec for spec in specs if spec is not None), None)
         if spec is not None and spec.loader is not None:
             load = spec.loader.exec_module
 

@@ -109,12 +109,12 @@ def descendants(base: type[T]) -> list[type[T]]:
 
 def classes_of(*values: Any) -> list[type]:
     """The classes that objects are made of, those of their arguments too."""
-    found: list[type] = []
+    classes: list[type] = []
     for value in values:
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            found.append(type(value))
-            found += classes_of(*(getattr(value, name) for name in _arguments(type(value))))
-    return found
+            classes.append(type(value))
+            classes += classes_of(*(getattr(value, name) for name in _arguments(type(value))))
+    return classes
 
 
 def _is_ours(cls: type) -> bool:
@@ -140,11 +140,11 @@ def _named(base: type[T], classes: Classes) -> list[type[T]]:
 
 def _only(name: str, fitting: list[type[T]], base: type) -> type[T] | None:
     """The class of a name, or None; a ValueError if there are two."""
-    found = [cls for cls in fitting if cls.__name__ == name]
-    if len(found) > 1:
-        both = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in found)
+    named = [cls for cls in fitting if cls.__name__ == name]
+    if len(named) > 1:
+        both = " and ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in named)
         raise ValueError(f"{name!r} is the name of several {base.__name__}: {both}; rename one")
-    return found[0] if found else None
+    return named[0] if named else None
 
 
 def _class_at(class_path: str, base: type[T], classes: Classes) -> type[T]:

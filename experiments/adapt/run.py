@@ -146,10 +146,10 @@ def ways(base: Path, runs: Path, new: int) -> dict[str, Callable[[int, int], lis
 
     def generate(batch: int, seed: int) -> list[Tensor]:
         torch.manual_seed(seed)
-        found = theirs.generate(
+        ids = theirs.generate(
             beginning.repeat(batch, 1), max_new_tokens=new, do_sample=True, top_k=0, pad_token_id=0
         )
-        return list(found[:, 1:])
+        return list(ids[:, 1:])
 
     def ours(model: Model, schedule: object) -> Callable[[int, int], list[Tensor]]:
         options = {"max_new_tokens": new, "hyperschedule": schedule}
@@ -159,8 +159,10 @@ def ways(base: Path, runs: Path, new: int) -> dict[str, Callable[[int, int], lis
             ).ids
         )
 
-    found = {"transformers generate": generate, "quenched AR": ours(ar, QuenchedAR())}
-    return found | {f"ε block 8, ρ = {rho}": ours(after, Block(WIDTH, WIDTH // rho)) for rho in RHO}
+    by_name = {"transformers generate": generate, "quenched AR": ours(ar, QuenchedAR())}
+    return by_name | {
+        f"ε block 8, ρ = {rho}": ours(after, Block(WIDTH, WIDTH // rho)) for rho in RHO
+    }
 
 
 def draw(base: Path, runs: Path, new: int, batch: int, repeats: int) -> dict[str, dict]:
@@ -170,7 +172,7 @@ def draw(base: Path, runs: Path, new: int, batch: int, repeats: int) -> dict[str
     all_ways, judge = ways(base, runs, new), AutoModelForCausalLM.from_pretrained(base)
     decode = package.load(runs / "ar").decode
     seconds: dict[tuple[str, int], list[float]] = {}
-    found: dict[str, dict] = {}
+    numbers: dict[str, dict] = {}
     for size in (1, batch):
         for repeat in range(repeats + 1):  # the first warms up
             for name, way in all_ways.items():
@@ -183,14 +185,14 @@ def draw(base: Path, runs: Path, new: int, batch: int, repeats: int) -> dict[str
                         logits = judge(pad(rows[:, :-1], (1, 0), value=1)).logits.transpose(1, 2)
                     nats = cross_entropy(logits, rows, reduction="none")[:, -new:]
                     error = float(nats.mean(1).std() / len(rows) ** 0.5)
-                    found[name] = {
+                    numbers[name] = {
                         "texts": [decode(row) for row in rows[:2]],
                         "judge_nats": float(nats.mean()),
                         "judge_error": error,
                     }
     for (name, size), times in seconds.items():
-        found[name][f"tokens_per_second_{size}"] = size * new / statistics.median(times[1:])
-    return found
+        numbers[name][f"tokens_per_second_{size}"] = size * new / statistics.median(times[1:])
+    return numbers
 
 
 def picture(result: dict) -> None:

@@ -98,13 +98,13 @@ def spreads(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str, 
         each[way] = (partial(one, drawn, placed), 1 + bool(model.process.atom))
     if not model.process.atom:
         each["chain rule of random orders"] = (partial(one, orders, alone), model.length)
-    found = {}
+    by_way = {}
     for way, (one, calls) in each.items():
         count = max(8, round(seeds / calls)) if calls > 2 else seeds
-        found[way] = spread(
+        by_way[way] = spread(
             [one(seed) for seed in tqdm(range(count), desc=f"{name}, {way}")], ROWS * calls
         )
-    return found
+    return by_way
 
 
 def coverage(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str, float]]:
@@ -115,19 +115,19 @@ def coverage(name: str, data_dir: str | None, seeds: int) -> dict[str, dict[str,
         measure(model, lambda: [batch], draws=2, seed=seed)
         for seed in tqdm(range(seeds), desc=f"{name}, coverage")
     ]
-    found = {}
-    for bounds_found in zip(*runs, strict=True):
-        nats = torch.tensor([bound.nats for bound in bounds_found], dtype=torch.float64)
-        stated = torch.tensor([bound.standard_error for bound in bounds_found], dtype=torch.float64)
+    by_bound = {}
+    for measured in zip(*runs, strict=True):
+        nats = torch.tensor([bound.nats for bound in measured], dtype=torch.float64)
+        stated = torch.tensor([bound.standard_error for bound in measured], dtype=torch.float64)
         inside = ((nats - nats.mean()).abs() < 1.96 * stated).double()
-        found[bounds_found[0].name] = {
+        by_bound[measured[0].name] = {
             "deviation": float(nats.std()),
             "stated": float(stated.square().mean().sqrt()),
             "within_1.96": float(inside.mean()),
             "within_error": float(inside.std() / math.sqrt(seeds)),
             "seeds": seeds,
         }
-    return found
+    return by_bound
 
 
 def plot(result: dict, path: Path) -> None:
@@ -139,30 +139,30 @@ def plot(result: dict, path: Path) -> None:
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     ways = list(result["spread"]["mdlm"])
-    for shift, (name, found) in zip((-0.2, 0.2), result["spread"].items(), strict=True):
-        shown = [way for way in ways if way in found]
+    for shift, (name, by_way) in zip((-0.2, 0.2), result["spread"].items(), strict=True):
+        shown = [way for way in ways if way in by_way]
         places = [ways.index(way) + shift for way in shown]
-        heights = [found[way]["variance_per_call"] for way in shown]
+        heights = [by_way[way]["variance_per_call"] for way in shown]
         left.barh(
             places,
             heights,
             0.38,
-            xerr=[found[way]["variance_per_call_error"] for way in shown],
+            xerr=[by_way[way]["variance_per_call_error"] for way in shown],
             label=name,
         )
     left.set_yticks(range(len(ways)), ways, fontsize=8)
     left.invert_yaxis()
     left.set(xlabel="variance of nats per token x network calls of one row", xscale="log")
     left.legend(frameon=False, fontsize=8)
-    for name, found in result["coverage"].items():
-        for bound, numbers in found.items():
+    for name, by_bound in result["coverage"].items():
+        for bound, numbers in by_bound.items():
             right.plot(
                 numbers["deviation"], numbers["stated"], "o", label=f"{name} {bound.split(':')[0]}"
             )
     top = 1.1 * max(
         n[key]
-        for found in result["coverage"].values()
-        for n in found.values()
+        for by_bound in result["coverage"].values()
+        for n in by_bound.values()
         for key in ("deviation", "stated")
     )
     right.plot([0, top], [0, top], color="#999999", linewidth=1)

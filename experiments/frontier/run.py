@@ -79,8 +79,8 @@ def null_rows(path: Path, train: Path, output: Path) -> None:
     corpus = corpus_of(study.reference, None)
     judges = cache(lambda: sweep.open_judges(study, corpus, "cpu"))
     null = mauve.nulls(study, corpus_of(str(plain(train)), None), "train", output, judges)
-    found = json.loads((output / "frontier.json").read_text(encoding="utf-8"))
-    print(mauve.table(found["frontier"], null, found["human"]).text())
+    result = json.loads((output / "frontier.json").read_text(encoding="utf-8"))
+    print(mauve.table(result["frontier"], null, result["human"]).text())
 
 
 def main() -> None:

@@ -58,14 +58,14 @@ def draw(model: textdiff.Model, schedule: str, sampler: str) -> textdiff.Samples
         )
 
 
-def entry(found: textdiff.Samples) -> dict[str, Any]:
+def entry(samples: textdiff.Samples) -> dict[str, Any]:
     """What is kept of a draw."""
-    mean = sum(found.nfe) / len(found.nfe)
+    mean = sum(samples.nfe) / len(samples.nfe)
     return {
-        "texts": found.texts,
+        "texts": samples.texts,
         "nfe": mean,
-        "tokens_per_forward": found.tokens_per_forward,
-        "seconds": found.seconds,
+        "tokens_per_forward": samples.tokens_per_forward,
+        "seconds": samples.seconds,
     }
 
 
@@ -76,9 +76,9 @@ def reading(results: dict[str, Any]) -> str:
         "",
         "Small models (4 x 128, 1,200 steps): what to look at is what a sampler changes.",
     ]
-    for name, found in results.items():
+    for name, result in results.items():
         lines += ["", f"## {name}"]
-        for case, drawn in found["cases"].items():
+        for case, drawn in result["cases"].items():
             lines += [
                 "",
                 f"### {case}: {drawn['nfe']:.0f} calls, "
@@ -103,14 +103,14 @@ def main() -> None:
     for name, schedules in CASES.items():
         model = textdiff.load(MODELS / name)
         paths: dict[str, Any] = {}
-        found = results.setdefault(name, {**provenance(model, MODELS / name, 0), "cases": {}})
+        result = results.setdefault(name, {**provenance(model, MODELS / name, 0), "cases": {}})
         for schedule, samplers in schedules.items():
             for sampler in samplers:
                 case = f"{schedule}, {sampler}"
-                if case in found["cases"]:
+                if case in result["cases"]:
                     continue
                 samples = draw(model, schedule, sampler)
-                found["cases"][case] = entry(samples)
+                result["cases"][case] = entry(samples)
                 paths[case] = samples.trajectories[NUMBER // 2]
                 write_json(file, results)
                 print(f"{name}: {case}, {samples.seconds:.0f} s")

@@ -87,8 +87,8 @@ def publish(name: str, runs: Path) -> None:
 def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
     """Every bound of one published model on the validation text."""
     output = HERE / "models" / name / "results/perplexity.json"
-    found = json.loads(output.read_text()) if output.exists() else {"data": {}, "bounds": [{}]}
-    if found["data"].get("rows") != rows or found["bounds"][0].get("draws") not in (1, draws):
+    result = json.loads(output.read_text()) if output.exists() else {"data": {}, "bounds": [{}]}
+    if result["data"].get("rows") != rows or result["bounds"][0].get("draws") not in (1, draws):
         text = runs / FILES["validation"].replace(".tokens.xz", ".txt.xz")
         options = (
             "--corpus",
@@ -103,11 +103,11 @@ def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
             output,
         )
         textdiff("evaluate", "perplexity", HERE / "models" / name, *options)
-        found = json.loads(output.read_text().replace(f"{runs}/", ""))
-        output.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n")
+        result = json.loads(output.read_text().replace(f"{runs}/", ""))
+        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     config = yaml.safe_load((runs / name / "config.yaml").read_text())
     seconds = json.loads((runs / name / "seconds.json").read_text())
-    return {**found, "training_seconds": seconds, "steps": config["trainer"]["max_steps"]}
+    return {**result, "training_seconds": seconds, "steps": config["trainer"]["max_steps"]}
 
 
 def main() -> None:
@@ -129,12 +129,12 @@ def main() -> None:
     options = parser.parse_args()
     runs = options.runs.resolve()
     results = HERE / "result.json"
-    found = json.loads(results.read_text())["models"] if results.exists() else {}
+    models = json.loads(results.read_text())["models"] if results.exists() else {}
     for name in options.only:
         train(name, options.data, runs)
         publish(name, runs)
-        found[name] = measure(name, runs, options.rows, options.draws)
-        ordered = {key: found[key] for key in NAMES if key in found}
+        models[name] = measure(name, runs, options.rows, options.draws)
+        ordered = {key: models[key] for key in NAMES if key in models}
         results.write_text(json.dumps({"models": ordered}, indent=2, ensure_ascii=False) + "\n")
 
 

@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> None:
         ) from None
     model = open_run(options)
     adapter = TextdiffLM(model, options.draws, options.seed, options.batch_size)
-    found = evaluate(
+    results = evaluate(
         adapter,
         options.tasks.split(","),
         include=options.include,
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     summary = adapter.summary()
     rows = [
         [task, metric.partition(",")[0], value, error]
-        for task, metric, value, error in metric_rows(found)
+        for task, metric, value, error in metric_rows(results)
     ]
     print(Table(["task", "metric", "value", "s.e. over documents"], rows).text())
     print(
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
         f"s.e. of one request {summary['standard_error_of_a_request']} nats"
     )
     result = {
-        "harness": found,
+        "harness": results,
         **summary,
         "limit": options.limit,
         **provenance(model, options.run, options.seed),

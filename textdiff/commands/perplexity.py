@@ -223,18 +223,18 @@ def _run(options: argparse.Namespace) -> None:
             until_se=options.until_se,
             any_order=options.any_order,
         )
-        tables[text.name] = found = [replace(bound, text_bytes=size) for bound in measured]
+        tables[text.name] = bounds = [replace(bound, text_bytes=size) for bound in measured]
         if not ranks.rank():
-            _write(model, text, found, options)
+            _write(model, text, bounds, options)
     if not ranks.rank():
         print(perplexity.table(tables))
         _remark(tables, options)
 
 
-def _write(model: Model, text: Text, found: list[Measured], options: argparse.Namespace) -> None:
+def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.Namespace) -> None:
     rows = text.data.packed(text.split).first(options.limit)
     result = {
-        "bounds": [bound.as_dict() for bound in found],
+        "bounds": [bound.as_dict() for bound in bounds],
         "data": {
             **text.data.provenance(text.split),
             "split": text.split,
@@ -247,19 +247,19 @@ def _write(model: Model, text: Text, found: list[Measured], options: argparse.Na
     }
     output = options.output or options.run.results / result_name(options, text)
     write_json(output, json.loads(json.dumps(result, default=str)))
-    size = found[0].text_bytes
+    size = bounds[0].text_bytes
     known = f"of {size} bytes"
     if size is None:
         lost = unknown(model.tokenizer, rows)
         known = f"of which {lost} unknown to the tokenizer, so no bits per byte"
     print(
-        f"{text.name}, {text.split} split: {found[0].tokens} tokens (EOS counted) {known}, "
-        f"in {found[0].sequences} rows; {output}"
+        f"{text.name}, {text.split} split: {bounds[0].tokens} tokens (EOS counted) {known}, "
+        f"in {bounds[0].sequences} rows; {output}"
     )
     if options.plot:
         curves = {
             f"{bound.name}, {bound.estimator}": (bound.by_position, bound.by_level)
-            for bound in found
+            for bound in bounds
             if bound.by_position is not None and bound.by_level is not None
         }
         picture = figure(curves, f"{options.run} on {text.name}, {text.split} split")
@@ -268,8 +268,8 @@ def _write(model: Model, text: Text, found: list[Measured], options: argparse.Na
 
 
 def _remark(tables: dict[str, list[Measured]], options: argparse.Namespace) -> None:
-    for name, found in tables.items():
-        for bound in found:
+    for name, bounds in tables.items():
+        for bound in bounds:
             if options.until_se is not None and bound.standard_error > options.until_se:
                 print(
                     f"{name}, {bound.name}: {bound.draws} draws, the most there are, "

@@ -187,11 +187,11 @@ def _answers(model: Model, part: list[Question], draws: int, seed: int) -> list[
     ).apart(model.apart)
     bound = _bound(model, ids.shape[-1])
     slots = 1 if bound.exact else draws // 2
-    found = halves(bound, model.network, batch, draws=draws, seed=seed, slots=slots).sequences
+    scored = halves(bound, model.network, batch, draws=draws, seed=seed, slots=slots).sequences
     return [
         Answer(-nats, error, len(question.continuation))
         for question, nats, error in zip(
-            part, found.mean.tolist(), found.standard_error.tolist(), strict=True
+            part, scored.mean.tolist(), scored.standard_error.tolist(), strict=True
         )
     ]
 
@@ -245,10 +245,10 @@ def continuations(
             max_length=model.length, temperature=temperature, seed=seed, batch_size=batch_size
         ),
     )
-    found = []
+    texts = []
     for row, before in zip(samples.ids, ids, strict=True):
         drawn = row[len(before) :][:most].tolist()
         text = added(model.tokenizer, before, drawn, skip_special_tokens=True)
         ends = [place for stop in until if stop and (place := text.find(stop)) >= 0]
-        found.append(text[: min(ends)] if ends else text)
-    return found
+        texts.append(text[: min(ends)] if ends else text)
+    return texts

@@ -85,7 +85,7 @@ class TextdiffLM(LM):
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
         """A continuation of each context: greedy, or drawn at the temperature asked for."""
-        found: list[str] = [""] * len(requests)
+        answers: list[str] = [""] * len(requests)
         groups: dict[tuple, list[int]] = {}
         for number, request in enumerate(requests):
             groups.setdefault(self._wanted(request.args[1]), []).append(number)
@@ -101,8 +101,8 @@ class TextdiffLM(LM):
                 batch_size=self.batch_size,
             )
             for number, text in zip(numbers, texts, strict=True):
-                found[number] = text
-        return found
+                answers[number] = text
+        return answers
 
     def _wanted(self, options: dict[str, Any]) -> tuple[tuple[str, ...], int, float]:
         if unknown := sorted(set(options) - GENERATION):
@@ -165,7 +165,7 @@ def evaluate(
             f"the harness has no task {', '.join(unknown)}: "
             "see lm_eval ls tasks, or give --include FOLDER"
         )
-    found = simple_evaluate(
+    report = simple_evaluate(
         adapter,
         tasks=tasks,
         task_manager=manager,
@@ -173,4 +173,4 @@ def evaluate(
         num_fewshot=num_fewshot,
         log_samples=False,
     )
-    return found["results"]
+    return report["results"]

@@ -58,14 +58,14 @@ def bigram(ids: Tensor, count: int, tokens: int, seed: int = 0) -> Tensor:
     order = ids.argsort(stable=True)  # the places of each token, one token after the other
     follower = ids.roll(-1)[order]
     ordered = ids[order]
-    found = unigram(ids, count, 1, seed)
+    drawn = unigram(ids, count, 1, seed)
     for place in range(1, tokens):
         u = uniform(seed, torch.arange(count), 1, place, Stream.TOKEN)
-        begin = torch.searchsorted(ordered, found[:, -1].contiguous())
-        end = torch.searchsorted(ordered, found[:, -1].contiguous(), right=True)
+        begin = torch.searchsorted(ordered, drawn[:, -1].contiguous())
+        end = torch.searchsorted(ordered, drawn[:, -1].contiguous(), right=True)
         chosen = follower[begin + (u * (end - begin)).long()]
-        found = torch.cat([found, chosen[:, None]], -1)
-    return found
+        drawn = torch.cat([drawn, chosen[:, None]], -1)
+    return drawn
 
 
 Draw = Callable[[int, int], list[str]]

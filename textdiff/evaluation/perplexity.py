@@ -67,11 +67,11 @@ def _row(text: str, bound: Measured) -> list[str]:
     ]
 
 
-def table(found: dict[str, list[Measured]]) -> str:
+def table(measured_by_text: dict[str, list[Measured]]) -> str:
     """The bounds on each text as a table that lines up."""
     rows = [
         _row("" if number else text, bound)
-        for text, measured in found.items()
+        for text, measured in measured_by_text.items()
         for number, bound in enumerate(measured)
     ]
     return Table(HEADER, rows, words=(0, 1, len(HEADER) - 1)).text()

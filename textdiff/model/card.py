@@ -53,11 +53,11 @@ def results(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """
     for path in sorted((folder / "results").rglob("*.json")):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            result = json.loads(path.read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError):
             continue
-        if isinstance(found, dict) and "weights_sha256" in found:
-            yield path, found
+        if isinstance(result, dict) and "weights_sha256" in result:
+            yield path, result
 
 
 def license_of(path: Path) -> str | None:
@@ -73,10 +73,10 @@ def _kebab(name: str) -> str:
 def _rows(folder: Path) -> list[str]:
     """Bounds with standard errors as rows of a table, each once."""
     rows: dict[str, None] = {}
-    for _, found in results(folder):
-        data = found.get("data", {})
+    for _, result in results(folder):
+        data = result.get("data", {})
         text = f"{data.get('corpus', '')} {data.get('split', '')}".strip()
-        stated = found.get("bounds", [])
+        stated = result.get("bounds", [])
         for bound in stated if isinstance(stated, list) else []:
             if not (
                 isinstance(bound, dict) and bound.keys() >= SHOWN

@@ -248,34 +248,34 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
         ValueError: if it is missing, corrupt, half-written, of another kind or version, made of a
             class that is not in `classes`, or does not give its reference bounds.
     """
-    found = find(source)
-    config, ours = _read_config(found.folder, classes)
-    _check_file(found.folder, TOKENIZER, ours["sha256"])
-    if found.checkpoint is None:
-        _check_file(found.folder, WEIGHTS, ours["sha256"])
+    place = find(source)
+    config, ours = _read_config(place.folder, classes)
+    _check_file(place.folder, TOKENIZER, ours["sha256"])
+    if place.checkpoint is None:
+        _check_file(place.folder, WEIGHTS, ours["sha256"])
         process = build(ours["process"], Process, classes)
         schedule = build(ours["hyperschedule"], Hyperschedule, classes)
         prediction = Prediction(ours["prediction"])
-        network = _read_network(found.folder, config)
+        network = _read_network(place.folder, config)
     else:
-        network, process, schedule, prediction = checkpoint.parts(found.checkpoint, classes)
+        network, process, schedule, prediction = checkpoint.parts(place.checkpoint, classes)
     documents, data = _packing(ours, schedule)
     model = Model(
         network.eval(),
         process,
         schedule,
-        tokenizer=_read_tokenizer(found.folder),
+        tokenizer=_read_tokenizer(place.folder),
         length=ours["length"],
         prediction=prediction,
         data=data,
         documents=documents,
-        generation_config=_read_generation_config(found.folder / GENERATION, classes),
+        generation_config=_read_generation_config(place.folder / GENERATION, classes),
     )
     if verify:
-        stored = found.folder / REFERENCE
-        if found.checkpoint is not None or not stored.is_file():
+        stored = place.folder / REFERENCE
+        if place.checkpoint is not None or not stored.is_file():
             raise ValueError(
-                f"{found} holds no {REFERENCE} to verify it by: `textdiff export` writes one"
+                f"{place} holds no {REFERENCE} to verify it by: `textdiff export` writes one"
             )
         reference.check(model, read_json(stored), str(stored))
     return model

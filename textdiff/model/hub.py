@@ -23,8 +23,8 @@ CARD, UNKNOWN = "README.md", "unknown"
 def _drop_others(folder: Path) -> None:
     """Take out results that were measured of other weights than those that travel."""
     ours, others = sha256(folder / WEIGHTS), []
-    for path, found in card.results(folder):
-        if found["weights_sha256"] != ours:
+    for path, result in card.results(folder):
+        if result["weights_sha256"] != ours:
             path.unlink()
             others.append(str(path.relative_to(folder)))
     if others:
@@ -89,19 +89,19 @@ def export(
     Raises:
         ValueError: if the source is no whole model, or the folder is in use or inside the source.
     """
-    found, folder = find(source), Path(folder)
+    place, folder = find(source), Path(folder)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(
             f"{str(folder)!r} is there already: name another folder, or remove it first"
         )
-    if folder.resolve().is_relative_to(found.folder.resolve()):
+    if folder.resolve().is_relative_to(place.folder.resolve()):
         raise ValueError(
             f"{str(folder)!r} lies inside the model's own folder: name one outside of it"
         )
     # Strictly, on the CPU and in float32, as a reader will have it.
-    model = load(found, classes=classes)
+    model = load(place, classes=classes)
     with new_folder(folder) as fresh:
-        _write(model, found, fresh, name or str(folder), license=license)
+        _write(model, place, fresh, name or str(folder), license=license)
     return folder
 
 

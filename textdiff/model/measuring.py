@@ -148,6 +148,6 @@ def measure_texts(
             yield Batch.of({name: x.to(model.device) for name, x in parts[number].items()})
 
     model.warn_if_unseen(schedule, model.length)
-    found = measure_rows(model, batches, hyperschedule, discrete=discrete, draws=draws, seed=seed)
+    bounds = measure_rows(model, batches, hyperschedule, discrete=discrete, draws=draws, seed=seed)
     size = text_bytes(model.tokenizer, packed)
-    return [replace(bound, text_bytes=size) for bound in found]
+    return [replace(bound, text_bytes=size) for bound in bounds]

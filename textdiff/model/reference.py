@@ -40,7 +40,7 @@ def compute(model: Model) -> dict[str, float]:
     numbers come on every machine.
     """
     batch = _batch(model)
-    found = {}
+    nats_by_name = {}
     wanted = bounds(
         model.process,
         model.hyperschedule,
@@ -50,8 +50,8 @@ def compute(model: Model) -> dict[str, float]:
     )
     for name, bound in wanted.items():
         nats = bound.nats(model.network, batch, Noise(0, batch.example))
-        found[name] = float(nats.values.sum() / batch.ids.numel())
-    return found
+        nats_by_name[name] = float(nats.values.sum() / batch.ids.numel())
+    return nats_by_name
 
 
 def check(model: Model, stored: Any, where: str) -> None:
@@ -68,16 +68,16 @@ def check(model: Model, stored: Any, where: str) -> None:
             f"{where} holds no bounds: corrupt, or written by another version of textdiff; "
             "export the model again"
         )
-    found = compute(model)
-    if found.keys() != expected.keys():
+    nats_by_name = compute(model)
+    if nats_by_name.keys() != expected.keys():
         raise ValueError(
             f"{where} holds the bounds {', '.join(expected)}, but this model has "
-            f"{', '.join(found)}: export it again"
+            f"{', '.join(nats_by_name)}: export it again"
         )
     wrong = [
-        f"{name} {found[name]:.6f} here, {value:.6f} there"
+        f"{name} {nats_by_name[name]:.6f} here, {value:.6f} there"
         for name, value in expected.items()
-        if not abs(found[name] - value) <= TOLERANCE * max(1.0, abs(value))
+        if not abs(nats_by_name[name] - value) <= TOLERANCE * max(1.0, abs(value))
     ]
     if wrong:
         raise ValueError(

@@ -91,15 +91,15 @@ def prompt_list(prompts: Any) -> list[Prompt]:
         )
     if not isinstance(prompts, Iterable) or isinstance(prompts, bytes):
         raise ValueError(f"prompts must be a text, ids or several of these, got {prompts!r}")
-    found = list(prompts)
-    if any(isinstance(one, Mapping) for one in found):
+    several = list(prompts)
+    if any(isinstance(one, Mapping) for one in several):
         raise ValueError(
             "prompts is a list of messages: make a text of them first "
             "(tokenizer.apply_chat_template(messages, tokenize=False))"
         )
-    if found and all(isinstance(one, Integral) and not isinstance(one, bool) for one in found):
-        return [[int(one) for one in found]]
-    return found
+    if several and all(isinstance(one, Integral) and not isinstance(one, bool) for one in several):
+        return [[int(one) for one in several]]
+    return several
 
 
 def given_parts(model: Trained, text: str, begins: bool = True) -> list[Part]:

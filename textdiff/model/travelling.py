@@ -62,11 +62,11 @@ def copy(source: Path, folder: Path) -> None:
 def _copy_result(source: Path, path: Path) -> None:
     """The listed fields of a result; what does not say of which weights it is stays at home."""
     try:
-        found = json.loads(source.read_text(encoding="utf-8"))
+        result = json.loads(source.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return
-    if isinstance(found, dict) and "weights_sha256" in found:
-        write_json(path, {name: at_home(found[name]) for name in FIELDS if name in found})
+    if isinstance(result, dict) and "weights_sha256" in result:
+        write_json(path, {name: at_home(result[name]) for name in FIELDS if name in result})
 
 
 def at_home(value: Any) -> Any:

@@ -87,12 +87,12 @@ class Batch:
     @property
     def counts(self) -> Tensor | None:
         """[B, L] True at the tokens by whose number nats are divided; None: all."""
-        found = self.valid
+        scored = self.valid
         if self.counted is not None:
-            found = self.counted if found is None else found & self.counted
+            scored = self.counted if scored is None else scored & self.counted
         if self.known is not None:
-            found = ~self.known if found is None else found & ~self.known
-        return found
+            scored = ~self.known if scored is None else scored & ~self.known
+        return scored
 
     def noised(self, plan: Plan, call: Tensor | None = None) -> Tensor | None:
         """[B, L] True at the tokens that are noised and scored; None: all.

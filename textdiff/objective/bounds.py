@@ -187,10 +187,10 @@ def bounds(
     elif isinstance(process, EpsilonHybrid):
         readings["b1"] = (Absorbing(), Nelbo())
         readings["b2"] = (process, WeightedCrossEntropy(0.0))
-    found = {}
+    by_name = {}
     for name, (whose, objective) in readings.items():
         estimator = least_variance(whose, hyperschedule, L, discrete=discrete, sees_time=sees_time)
         if isinstance(objective, ScoreEntropy) and not discrete:
             estimator = objective.reported(whose)
-        found[name] = Bound(name, whose, hyperschedule, objective, estimator)
-    return found
+        by_name[name] = Bound(name, whose, hyperschedule, objective, estimator)
+    return by_name

@@ -43,12 +43,12 @@ class _Sums:
         return float(self.whole[1].sqrt() / self.whole[2])
 
 
-def _add_places(places: Tally, found: Halves, valid: Tensor) -> None:
+def _add_places(places: Tally, pair: Halves, valid: Tensor) -> None:
     L = valid.shape[-1]
     position = torch.arange(L, device=valid.device).expand(valid.shape)
     bins = place_bins(L).to(valid.device)[position[valid]]
-    variance = found.standard_error.square()
-    places.add(bins, position[valid], found.mean[valid], variance[valid])
+    variance = pair.standard_error.square()
+    places.add(bins, position[valid], pair.mean[valid], variance[valid])
 
 
 def _score(
@@ -66,7 +66,7 @@ def _score(
     for batch in batches:
         every = torch.ones_like(batch.ids, dtype=torch.bool)
         valid = every if batch.counts is None else batch.counts
-        found = halves(
+        pair = halves(
             bound,
             network,
             batch,
@@ -75,11 +75,11 @@ def _score(
             slots=SLOTS,
             watch=partial(add_levels, valid),
         )
-        rows = found.sequences
+        rows = pair.sequences
         count = torch.tensor(len(valid), device=valid.device)
         sums = [rows.mean.sum(), rows.standard_error.square().sum(), valid.sum(), count]
         whole += torch.stack([value.double() for value in sums]).cpu()
-        _add_places(places, found, valid)
+        _add_places(places, pair, valid)
     return _Sums(whole, places.sums, levels.sums)
 
 
@@ -123,21 +123,21 @@ def estimate(
         here = _score(bound, network, batches(), draws, seed)
         return _Sums(total(here.whole), total(here.places), total(here.levels))
 
-    found = score(draws)
-    while until_se is not None and found.standard_error > until_se and draws < MOST:
-        wanted = draws * (found.standard_error / until_se) ** 2
+    tally = score(draws)
+    while until_se is not None and tally.standard_error > until_se and draws < MOST:
+        wanted = draws * (tally.standard_error / until_se) ** 2
         draws = min(MOST, max(draws + 2, 2 * math.ceil(wanted / 2)))
-        found = score(draws)
+        tally = score(draws)
     return Measured(
         name=bound.name,
         process=str(bound.process),
         hyperschedule=str(bound.hyperschedule),
         estimator=bound.described(L),
-        nats=found.nats,
-        standard_error=found.standard_error,
+        nats=tally.nats,
+        standard_error=tally.standard_error,
         draws=1 if bound.exact else draws,
-        sequences=int(found.whole[3]),
-        tokens=int(found.whole[2]),
-        by_position=Curve.of(found.places),
-        by_level=Curve.of(found.levels),
+        sequences=int(tally.whole[3]),
+        tokens=int(tally.whole[2]),
+        by_position=Curve.of(tally.places),
+        by_level=Curve.of(tally.levels),
     )

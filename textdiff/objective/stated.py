@@ -64,18 +64,18 @@ def stated(
     cavity = prediction == Prediction.CAVITY
     if cavity and is_exact(network, process, hyperschedule, L):  # B1 and B2 coincide with it
         return [ChainRule.of(readings["nelbo"])]
-    found: list[Bound] = []
+    reported: list[Bound] = []
     for key, bound in readings.items():
         name = CORRECTING if key == "nelbo" and len(readings) > 1 else NAMES[key]
         if not cavity and not discrete and not hyperschedule.plan(L).flat:
             name += LIMIT
-        found.append(replace(bound, name=name))
+        reported.append(replace(bound, name=name))
         if any_order and has_orders(network, bound.process, hyperschedule, L):
             limit = name if hyperschedule.plan(L).flat else name + LIMIT
-            found.append(RandomOrders.of(bound, limit))
-    if any_order and not any(isinstance(bound, RandomOrders) for bound in found):
+            reported.append(RandomOrders.of(bound, limit))
+    if any_order and not any(isinstance(bound, RandomOrders) for bound in reported):
         raise ValueError(
             f"{process} under {hyperschedule} is no mean over orders: "
             "ask for it of masking, flat or in blocks"
         )
-    return found
+    return reported

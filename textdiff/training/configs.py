@@ -104,8 +104,8 @@ def replaced(text: str, classes: Sequence[type] = ()) -> str:
     ours = {cls.__name__: cls for base in BASES for cls in descendants(base)}
     theirs = {cls.__name__: cls for cls in classes if issubclass(cls, BASES)}
 
-    def today(found: re.Match[str]) -> str:
-        path = found[0]
+    def today(match: re.Match[str]) -> str:
+        path = match[0]
         known = ours if path.startswith("textdiff.") else theirs
         cls = known.get(path.rpartition(".")[2])
         return path if cls is None or _imports(path) else public_path(cls)

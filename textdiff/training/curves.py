@@ -14,7 +14,7 @@ from ..viewer import figures
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Every logged quantity of a run as (step, value) pairs, over all its interruptions."""
-    found: dict[str, dict[int, float]] = {}
+    series: dict[str, dict[int, float]] = {}
     for file in sorted(
         run.glob("logs/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1])
     ):
@@ -22,8 +22,8 @@ def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
             for row in csv.DictReader(lines):
                 for name, value in row.items():
                     if name not in ("step", "epoch") and value:
-                        found.setdefault(name, {})[int(float(row["step"]))] = float(value)
-    return {name: sorted(values.items()) for name, values in found.items()}
+                        series.setdefault(name, {})[int(float(row["step"]))] = float(value)
+    return {name: sorted(values.items()) for name, values in series.items()}
 
 
 def curves(run: Path, entropy: float | None = None, uniform: float | None = None) -> Figure:
