@@ -25,8 +25,9 @@ from textdiff.evaluation import perplexity
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.model.model import Model
 from textdiff.noise import Noise, Stream
-from textdiff.objective import Batch, chain_rule
+from textdiff.objective import Batch
 from textdiff.objective.curve import level_bins, place_bins
+from textdiff.objective.orders import Orders
 
 MODELS = sorted(path.stem for path in tiny.CONFIGS.glob("model/*.yaml"))
 
@@ -245,6 +246,12 @@ ORDERED = [
 ]
 
 
+def along_random(network, batch, schedule, noise):
+    """Nats and t along a random order of each group."""
+    orders = Orders(batch, schedule)
+    return orders.nats(network, orders.random(noise))
+
+
 @pytest.mark.parametrize("schedule, layout", ORDERED, ids=str)
 @pytest.mark.parametrize("example", [0, 1])
 def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, layout, example):
@@ -255,7 +262,7 @@ def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, l
     ids = torch.cartesian_prod(*[torch.arange(N)] * L)
     index = torch.full((len(ids),), example)  # one order for all
     network = random_transformer(N, sees_time=False, layout=layout)
-    nats, t = chain_rule.order_nats(network, Batch(ids, index, index), schedule, Noise(4, index))
+    nats, t = along_random(network, Batch(ids, index, index), schedule, Noise(4, index))
     assert float((-nats.sum(-1)).exp().sum()) == pytest.approx(1.0, abs=1e-10)
     groups = schedule.plan(L).group
     size = torch.bincount(groups)[groups]
@@ -269,9 +276,9 @@ def test_along_an_order_the_probabilities_of_all_texts_add_up_to_one(schedule, l
     stopped = Batch(ids, index, index, ends)
     if schedule.plan(L).flat:
         with pytest.raises(ValueError, match="cannot stop at the end of a row"):
-            chain_rule.order_nats(network, stopped, schedule, Noise(4, index))
+            along_random(network, stopped, schedule, Noise(4, index))
         return
-    kept, _ = chain_rule.order_nats(network, stopped, schedule, Noise(4, index))
+    kept, _ = along_random(network, stopped, schedule, Noise(4, index))
     assert bool((kept[:, dead] == 0).all()) and bool((kept[:, ~dead] > 0).all())
     alive = (-kept.sum(-1)).exp()[:: N ** int(dead.sum())]
     assert float(alive.sum()) == pytest.approx(1.0, abs=1e-10)
@@ -282,9 +289,7 @@ def test_the_chain_rule_of_an_order_by_hand():
     network, L, N = random_transformer(5, sees_time=False), 6, 5
     ids = torch.randint(N, (3, L), generator=torch.Generator().manual_seed(0))
     noise = Noise(4, torch.arange(3))
-    nats, t = chain_rule.order_nats(
-        network, Batch(ids, torch.arange(3), torch.arange(3)), Flat(4), noise
-    )
+    nats, t = along_random(network, Batch(ids, torch.arange(3), torch.arange(3)), Flat(4), noise)
     u = noise.positions(ids, Stream.ORDER)
     for row in range(3):
         order = (-u[row]).argsort().tolist()

@@ -20,6 +20,7 @@ train and predict (Lightning):
   predict               fill [MASK] in a file of texts
 work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name[@revision]):
   sample RUN            draw texts; --prompt, --hyperschedule, --sampler, ...
+  score RUN             how likely the completions of a .jsonl are, exactly or bounded
   evaluate perplexity RUN
                         bounds with standard errors on one text or many, as a table and a JSON each
   evaluate lambada RUN  accuracy of the last word
@@ -45,6 +46,7 @@ Errors end with exit code 2 and one line; set TEXTDIFF_DEBUG=1 for a traceback."
 LIGHTNING = ("fit", "validate", "test", "predict")
 COMMANDS = {
     "sample": "sample",
+    "score": "score",
     "evaluate perplexity": "perplexity",
     "evaluate lambada": "lambada",
     "evaluate samples": "quality",

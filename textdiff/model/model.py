@@ -19,6 +19,7 @@ from ..generation.watching import Watch
 from ..noise import Noise, seed_from
 from ..objective import Measured
 from .answers import Answers
+from .decision import Decision, decide
 from .measuring import measure_texts
 from .requests import (
     MASK_TEXT,
@@ -29,6 +30,7 @@ from .requests import (
     requests,
     warn_of_unseen_suffix,
 )
+from .scoring import Score, score
 from .text import added, decode
 from .trained import Trained
 
@@ -149,6 +151,32 @@ class Model(Trained):
             ValueError: if there is no text, or an option is out of range.
         """
         return measure_texts(self, texts, **options)
+
+    def score(self, prompts: Any, completions: Sequence[Prompt], **options: Any) -> list[Score]:
+        """-log p of completions, in nats, each with the law that it is of.
+
+        Args:
+            prompts: one for all completions, or one each.
+            completions: texts or ids.
+            options: those of `textdiff.model.scoring.score`.
+
+        Raises:
+            ValueError: if they do not go together, or an option is out of range.
+        """
+        return score(self, prompts, completions, **options)
+
+    def decide(self, text: str, options: Sequence[str], **scoring: Any) -> Decision:
+        """The probability of each option at the `[GAP]` of a text, among these options.
+
+        Args:
+            text: with one gap.
+            options: two or more texts.
+            scoring: `lengths`, and options of `textdiff.model.scoring.score`.
+
+        Raises:
+            ValueError: as `textdiff.model.decision.decide`.
+        """
+        return decide(self, text, options, **scoring)
 
     def _checked(self, config: GenerationConfig) -> GenerationConfig:
         for stage in config.sampler.stages:

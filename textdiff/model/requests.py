@@ -116,6 +116,21 @@ def given_parts(model: Trained, text: str, begins: bool = True) -> list[Part]:
     return parts
 
 
+def literal(model: Trained, prompt: Prompt, begins: bool = True) -> list[int]:
+    """The tokens of a text in which `[MASK]` is text, or of ids; behind other text unless it
+    `begins` a sequence.
+
+    Raises:
+        ValueError: if it is neither, or an id is no ordinary token.
+    """
+    if isinstance(prompt, str):
+        return (encode if begins else behind)(model.tokenizer, prompt)
+    ids = joined(_parts(model, prompt))
+    if model.mask_id in ids:
+        raise ValueError(f"ids must be ordinary tokens, 0..{model.mask_id - 1}, got MASK")
+    return ids
+
+
 def joined(parts: Sequence[Part]) -> list[int]:
     """The tokens of parts."""
     return [token for _, ids in parts for token in ids]
