@@ -65,7 +65,7 @@ def perplexity(output: Path, run: str | Path, text: str, *words: object) -> dict
 def place(folder: Path, run: str, text: str, how: Sequence[object]) -> Path:
     """The file of a result: other weights or another way to measure are another file."""
     source = find(run)
-    weights = sha256(source.checkpoint or source.folder / WEIGHTS)[:12]
+    weights = sha256(source.checkpoint or source.whole / WEIGHTS)[:12]
     words = "-".join(str(word).lstrip("-") for word in how)
     name = re.sub(r"[^\w.=-]+", "_", f"{source.name}-{weights}-{text}-{words}")
     return folder / f"{name.strip('_-')}.json"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+NEXT = ".next"  # in a folder: files that are whole and not all in place yet
+ASIDE = re.compile(r"\..*-[0-9a-f]{32}(\.[^.]*)?")  # names of what is being written
+FORGOTTEN = 3600.0  # seconds after which nobody writes on
 
 
 def sha256(path: Path) -> str:
@@ -33,10 +40,15 @@ def slug(*parts: str | None) -> str:
 def new_file(path: Path) -> Iterator[Path]:
     """A path to write to, beside `path`; what stands there after the block replaces `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear(path.parent)
     aside = _aside(path)
     try:
         yield aside
+        _sync(aside)
         os.replace(aside, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say where
+        raise
     finally:
         aside.unlink(missing_ok=True)
 
@@ -49,10 +61,12 @@ def new_folder(path: Path) -> Iterator[Path]:
         OSError: after the block, if `path` is there and not an empty folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear(path.parent)
     aside = _aside(path)
     aside.mkdir()  # not mkdtemp, which shuts out other users
     try:
         yield aside
+        _sync_all(aside)
         if path.exists():
             path.rmdir()
         os.rename(aside, path)
@@ -61,36 +75,128 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_files(folder: Path, last: Sequence[str] = ()) -> Iterator[Path]:
+def new_files(folder: Path, last: Sequence[str] = (), own: Sequence[str] = ()) -> Iterator[Path]:
     """An empty folder to fill, inside `folder`; after the block its files replace those of
-    `folder`, each as a whole.
+    `folder`, all at once for who reads from `whole(folder)`.
+
+        .writing-...   what is being written: gone, if that fails
+        .next          whole: it counts from here on; its files are put in place one by one
+        (none)         all are in place
 
     Args:
         folder: where the files belong; made if missing.
-        last: names of those that come last, in this order.
+        last: names of those that are put in place last, in this order.
+        own: patterns of files that are removed unless they are written again.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    clear(folder)
     aside = _aside(folder / "writing")
     aside.mkdir()
     try:
         yield aside
-        names = sorted(path.name for path in aside.iterdir())
-        for name in sorted(names, key=lambda name: last.index(name) if name in last else -1):
-            os.replace(aside / name, folder / name)
+        _sync_all(aside)
+        if (folder / NEXT).is_dir():  # the write before this one was killed
+            _put_in_place(folder, last, own)
+        os.rename(aside, folder / NEXT)
+        _put_in_place(folder, last, own)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def whole(folder: Path) -> Path:
+    """Where what `new_files` wrote into a folder is whole: `folder`/.next while it is being put in
+    place, and after a kill in between.
+    """
+    ready = folder / NEXT
+    return ready if ready.is_dir() else folder
+
+
+def _put_in_place(folder: Path, last: Sequence[str], own: Sequence[str]) -> None:
+    """Replace files of `folder` by those in `folder`/.next, which stays whole until all are."""
+    ready = folder / NEXT
+    names = sorted(path.relative_to(ready) for path in ready.rglob("*") if path.is_file())
+    for name in sorted(names, key=lambda name: last.index(str(name)) if str(name) in last else -1):
+        with new_file(folder / name) as aside:
+            try:
+                os.link(ready / name, aside)
+            except OSError:  # a file system without links
+                shutil.copyfile(ready / name, aside)
+    for old in [path for pattern in own for path in folder.glob(pattern)]:
+        if old.relative_to(folder) not in names:
+            old.unlink()
+            if not any(old.parent.iterdir()):
+                old.parent.rmdir()
+    done = _aside(folder / "done")
+    os.rename(ready, done)
+    shutil.rmtree(done, ignore_errors=True)
+
+
+def clear(folder: Path) -> None:
+    """Remove what writes left in a folder that were killed: hidden names of `_aside` that nobody
+    touched for an hour.
+    """
+    for path in folder.iterdir():
+        if ASIDE.fullmatch(path.name):
+            with suppress(OSError):  # another process was first, or may do it
+                if time.time() - path.stat().st_mtime > FORGOTTEN:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
 def _aside(path: Path) -> Path:
     """A hidden name beside `path` that no other process takes, with the same ending."""
-    return path.with_name(f".{path.stem}-{uuid4().hex}{path.suffix}")
+    return path.with_name(f".{path.stem[:60]}-{uuid4().hex}{path.suffix}")
+
+
+def _sync(path: Path) -> None:
+    """Have a file on the disk before a name says that it is whole."""
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_all(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            _sync(path)
+
+
+def check_place(path: Path) -> None:
+    """Try to write where `path` will be, before the work whose result it is.
+
+    Raises:
+        ValueError: if that fails.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be written ({error.strerror}): name another place with --output"
+        ) from None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file; it is whole or not there."""
+    with new_file(path) as aside:
+        aside.write_bytes(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8; the file is whole or not there."""
+    write_bytes(path, text.encode())
+
+
+def write_picture(path: Path, figure: Any, dpi: int = 150) -> None:
+    """Write a figure of matplotlib; the file is whole or not there."""
+    with new_file(path) as aside:
+        figure.savefig(aside, dpi=dpi)
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON; the file is whole or not there."""
-    text = json.dumps(content, indent=2, ensure_ascii=False)
-    with new_file(path) as aside:
-        aside.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -5,7 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import kills
 import pytest
 import tiny
 import torch
@@ -267,34 +270,130 @@ def test_what_is_spoilt_is_refused(name, folder, capsys):
     assert tiny.refused(capsys, ["sample", str(folder)]).startswith("textdiff: error:")
 
 
-@pytest.mark.parametrize("renames", [0, 1, 2, 3])
-def test_an_interrupted_save_is_harmless(folder, renames, monkeypatch):
-    """Before the first rename the old model is there; afterwards the folder says what is wrong. No
-    litter in both cases.
-    """
-    model, before = textdiff.load(folder), {path.name for path in folder.iterdir()}
-    changed = {k: v + 1 for k, v in model.network.state_dict().items()}
-    rename, count = os.replace, iter(range(100))
+TEMPLATES = (
+    {"default": "{{ messages }}", "tool_use": "{{ tools }}"},
+    {"default": "{{ documents }}", "rag": "{{ documents }}"},
+    None,
+)
 
-    def interrupted(source, target):
-        if target.parent == folder and next(count) == renames:
-            raise KeyboardInterrupt
-        rename(source, target)
 
-    monkeypatch.setattr(os, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        hub.save(model, folder, changed)
-    monkeypatch.undo()
-    assert {path.name for path in folder.iterdir()} == before
-    if renames == 0:
-        assert torch.equal(
-            textdiff.load(folder).network.embedding.weight, model.network.embedding.weight
-        )
-    else:
-        with pytest.raises(ValueError, match="corrupt or half-written"):
-            textdiff.load(folder)
-    hub.save(model, folder, changed)
-    assert torch.equal(textdiff.load(folder).network.embedding.weight, changed["embedding.weight"])
+def number(folder, number):
+    """Save model `number`, which differs from the others in its weights and its chat templates."""
+    model = textdiff.load(tiny.run())
+    model.tokenizer.chat_template = TEMPLATES[number]
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.fill_(number)
+    textdiff.save(model, folder)
+
+
+def number_of(folder):
+    """Which of them a folder holds, all of it."""
+    model = textdiff.load(folder)
+    saved = int(model.network.embedding.weight[0, 0])
+    assert all(bool((weight == saved).all()) for weight in model.network.parameters())
+    assert model.tokenizer.chat_template == TEMPLATES[saved]
+    return saved
+
+
+def test_a_kill_at_any_moment_of_a_save_leaves_the_old_model_or_the_new_one(tmp_path):
+    """Before each call of the system that changes files, for a folder that holds a model."""
+    run = tmp_path / "run"
+    number(run, 0)
+    states = kills.left(run, tmp_path / "states", lambda: number(run, 1))
+    held = [number_of(state) for state in states]
+    assert held == sorted(held) and set(held) == {0, 1}
+    assert held.count(1) > 20  # it counts before its first file is in place
+    for state in states[:: len(states) // 8]:  # the next save works, and nothing old is left
+        number(state, 2)
+        assert number_of(state) == 2 and files.whole(state) == state
+        assert not [*state.glob("*.jinja"), *state.glob("additional*/*")]
+    assert not list(run.glob(".*"))
+
+
+def test_a_kill_at_any_moment_of_a_first_save_leaves_no_model_or_the_new_one(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for state in kills.left(run, tmp_path / "states", lambda: number(run, 1)):
+        try:
+            assert number_of(state) == 1
+        except ValueError as error:
+            assert "its training has not saved a model yet" in str(error)
+            number(state, 2)
+            assert number_of(state) == 2
+
+
+def test_what_a_killed_save_left_is_exported_whole(tmp_path):
+    run = tmp_path / "run"
+    number(run, 0)
+    states = kills.left(run, tmp_path / "states", lambda: number(run, 1))
+    between = [state for state in states if files.whole(state) != state]
+    for state in (between[0], between[len(between) // 2], between[-1]):
+        textdiff.export(state, out := tmp_path / "out" / state.name)
+        assert number_of(out) == 1 and files.whole(out) == out
+
+
+def test_a_full_disk_at_any_moment_of_a_save_leaves_a_whole_model(tmp_path):
+    run = tmp_path / "run"
+    number(run, 0)
+    for call in range(0, 1000, 2):
+        try:
+            with kills.full_disk(call):
+                number(run, 1)
+            break
+        except OSError:
+            assert number_of(run) in (0, 1)
+            assert {path.name for path in run.glob(".*")} <= {files.NEXT}
+    assert call > 20 and number_of(run) == 1
+
+
+def test_a_killed_process_leaves_a_whole_model(tmp_path):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[2]); from model.test_folder import number\n"
+        "from pathlib import Path\n"
+        "for i in range(1000): number(Path(sys.argv[1]), i % 3); print(i, flush=True)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "run"), str(tiny.ROOT / "tests")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        for _ in range(3):
+            child.stdout.readline()
+        time.sleep(0.013)
+        child.kill()
+    assert number_of(tmp_path / "run") in (0, 1, 2)
+    number(tmp_path / "run", 1)
+    assert number_of(tmp_path / "run") == 1
+
+
+def test_what_a_killed_write_left_is_removed_after_an_hour(tmp_path):
+    left = tmp_path / f".config-{32 * 'a'}.json"
+    others = tmp_path / f".writing-{32 * 'b'}"
+    (others / "x").mkdir(parents=True)
+    left.write_text("{")
+    files.write_json(tmp_path / "config.json", {})
+    assert left.exists() and others.exists()  # somebody may be at it
+    for path in (left, others):
+        os.utime(path, (0, 0))
+    files.write_json(tmp_path / "config.json", {})
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_weights_can_be_read_by_whom_the_umask_says(tmp_path):
+    before = os.umask(0o027)
+    try:
+        number(tmp_path / "run", 0)
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "run").iterdir() if path.is_file()}
+    assert modes == {0o640}
+
+
+def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path, tmp_path / "file" / "x.json", Path("/proc/x/y.json")):
+        with pytest.raises(ValueError, match=r"cannot be written .*--output"):
+            files.check_place(place)
+    files.check_place(tmp_path / "new" / "x.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_write_json_leaves_no_litter(tmp_path):

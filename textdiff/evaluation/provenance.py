@@ -54,7 +54,7 @@ def provenance(model: Model, run: str | Path | Source, seed: int) -> dict[str, A
     return {
         "run": str(source),
         "weights_sha256": weights_sha256(model, source),
-        "config_sha256": sha256(source.folder / CONFIG),
+        "config_sha256": sha256(source.whole / CONFIG),
         "process": describe(model.process),
         "hyperschedule": describe(model.hyperschedule),
         "prediction": str(model.prediction),

@@ -39,6 +39,7 @@ from ..spec import build, describe
 from . import checkpoint, reference
 from .model import Model
 from .source import Source, find
+from .travelling import TOKENIZER as TOKENIZER_FILES
 
 WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
 GENERATION, REFERENCE = "generation_config.json", "reference.json"
@@ -56,14 +57,14 @@ def weights_sha256(model: Model, source: Source) -> str:
     write.
     """
     if source.checkpoint is None:
-        return sha256(source.folder / WEIGHTS)
+        return sha256(source.whole / WEIGHTS)
     content = to_bytes(_plain(model.network.state_dict()), {"format": "pt"})
     return hashlib.sha256(content).hexdigest()
 
 
 def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> Path:
-    """Write a model folder; files already there stay whole until the new ones are complete,
-    config.json comes last.
+    """Write a model folder. Until all of it is written, and after a kill at any moment, the folder
+    holds the model that was there before, or this one.
 
     Args:
         model: what to save; its network must be one of `textdiff.network`.
@@ -72,7 +73,7 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
     """
     folder = Path(folder)
     state = weights if weights is not None else model.network.state_dict()
-    with new_files(folder, last=(GENERATION, CONFIG)) as fresh:
+    with new_files(folder, (GENERATION, CONFIG), own=TOKENIZER_FILES) as fresh:
         _write_weights(_plain(state), fresh / WEIGHTS)
         model.tokenizer.save_pretrained(fresh)
         write_json(fresh / GENERATION, model.generation_config.as_dict())
@@ -86,7 +87,10 @@ def _write_weights(state: dict[str, Tensor], path: Path) -> None:
     """Write safetensors, readable for whom the umask says: safetensors itself shuts others out."""
     path.touch()
     mode = path.stat().st_mode
-    save_file(state, path, {"format": "pt"})
+    try:
+        save_file(state, path, {"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{path} cannot be written: {error}") from None
     path.chmod(mode)
 
 
@@ -249,14 +253,15 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
             class that is not in `classes`, or does not give its reference bounds.
     """
     place = find(source)
-    config, ours = _read_config(place.folder, classes)
-    _check_file(place.folder, TOKENIZER, ours["sha256"])
+    folder = place.whole
+    config, ours = _read_config(folder, classes)
+    _check_file(folder, TOKENIZER, ours["sha256"])
     if place.checkpoint is None:
-        _check_file(place.folder, WEIGHTS, ours["sha256"])
+        _check_file(folder, WEIGHTS, ours["sha256"])
         process = build(ours["process"], Process, classes)
         schedule = build(ours["hyperschedule"], Hyperschedule, classes)
         prediction = Prediction(ours["prediction"])
-        network = _read_network(place.folder, config)
+        network = _read_network(folder, config)
     else:
         network, process, schedule, prediction = checkpoint.parts(place.checkpoint, classes)
     documents, data = _packing(ours, schedule)
@@ -264,12 +269,12 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
         network.eval(),
         process,
         schedule,
-        tokenizer=_read_tokenizer(place.folder),
+        tokenizer=_read_tokenizer(folder),
         length=ours["length"],
         prediction=prediction,
         data=data,
         documents=documents,
-        generation_config=_read_generation_config(place.folder / GENERATION, classes),
+        generation_config=_read_generation_config(folder / GENERATION, classes),
     )
     if verify:
         stored = place.folder / REFERENCE

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..files import whole
+
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 FETCHED = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.md", "*.png", "*.yaml"]
 """What is taken from a Hub repository: no pickles, no code."""
@@ -33,6 +35,11 @@ class Source:
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def whole(self) -> Path:
+        """Where the files of its model are whole, also after a save that was killed."""
+        return whole(self.folder)
 
 
 def find(source: str | Path | Source) -> Source:
@@ -70,7 +77,7 @@ def _checkpoint(path: Path) -> Source:
     if not path.is_file():
         raise ValueError(f"there is no checkpoint {str(path)!r}: check the path")
     for folder in (path.parent, path.parent.parent):
-        if (folder / "config.json").is_file():
+        if (whole(folder) / "config.json").is_file():
             return Source(
                 f"{folder.resolve().name}/{path.name}", folder, folder / "results" / path.stem, path
             )

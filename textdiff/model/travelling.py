@@ -9,19 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..files import write_json
+from ..files import whole, write_json
 
-MODEL = ("model.safetensors", "config.json", "generation_config.json", "reference.json")
 TOKENIZER = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
     "chat_template.jinja",
+    "additional_chat_templates/*.jinja",
 )
+MODEL = ("model.safetensors", "config.json", "generation_config.json", *TOKENIZER)
+"""Files that `save` writes,"""
 PAGES = ("README.md", "LICENSE", "loss.png", "hyperschedule.png")
-PATTERNS = (*MODEL, *TOKENIZER, *PAGES, "additional_chat_templates/*.jinja", "results/**/*.json")
-"""Files that travel. config.yaml is not among them: it is of this machine's folders."""
+BESIDE = ("reference.json", *PAGES, "results/**/*.json")
+"""and others that travel. config.yaml is not among them: it is of this machine's folders."""
 
 FIELDS = (
     *("bounds", "data", "until_se", "world_size", "quality", "mauve", "human", "reference"),
@@ -34,29 +36,29 @@ FIELDS = (
 """Fields of results that travel: numbers and where they come from, no texts and no prompts."""
 
 
-def files(folder: Path) -> Iterator[Path]:
-    """Relative paths of what travels, links and hidden files excepted."""
-    for pattern in PATTERNS:
-        for path in sorted(folder.glob(pattern)):
-            inside = path.relative_to(folder)
+def files(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """What travels, hidden files excepted: each file, and its path in the folder."""
+    for root, patterns in ((whole(folder), MODEL), (folder, BESIDE)):
+        for path in [path for pattern in patterns for path in sorted(root.glob(pattern))]:
+            inside = path.relative_to(root)
             hidden = any(part.startswith(".") for part in inside.parts)
             if path.is_file() and not hidden:
-                yield inside
+                yield path, inside
 
 
 def copy(source: Path, folder: Path) -> None:
     """Copy what travels into a folder; results and config.json without what is of this machine."""
-    for inside in files(source):
+    for here, inside in files(source):
         path = folder / inside
         path.parent.mkdir(parents=True, exist_ok=True)
         if inside.parts[0] == "results":
-            _copy_result(source / inside, path)
+            _copy_result(here, path)
         elif inside.name == "config.json":
-            config = json.loads((source / inside).read_text(encoding="utf-8"))
+            config = json.loads(here.read_text(encoding="utf-8"))
             config["textdiff"]["data"] = at_home(config["textdiff"].get("data", {}))
             write_json(path, config)
         else:
-            shutil.copyfile(source / inside, path)
+            shutil.copyfile(here, path)
 
 
 def _copy_result(source: Path, path: Path) -> None:

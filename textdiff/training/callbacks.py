@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..files import write_picture
 from ..model.checkpoint import network_state
 from ..model.folder import save
 from ..viewer import schedules as pictures
@@ -48,8 +49,8 @@ class ModelFolder(Callback):
         model = cast(TextDiffusion, pl_module).model()
         save(model, run, network_state(whole))
         L = model.hyperschedule.shortened(model.length, DRAWN)
-        pictures.matrix(model.hyperschedule, L).savefig(run / "hyperschedule.png", dpi=150)
-        curves(run).savefig(run / "loss.png", dpi=150)
+        write_picture(run / "hyperschedule.png", pictures.matrix(model.hyperschedule, L))
+        write_picture(run / "loss.png", curves(run))
 
 
 class ProgressLines(Callback):

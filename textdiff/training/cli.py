@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..data import PretrainedTokenizer, TextData
-from ..files import new_file
+from ..files import new_file, whole, write_text
 from ..model import checkpoint
 from ..model.folder import CONFIG, load
 from ..spec import describe
@@ -53,12 +53,12 @@ class SaveConfig(SaveConfigCallback):
         """Only `fit` writes it, so that measuring a run changes nothing in it."""
         if stage == "fit":
             path = Path(trainer.default_root_dir) / "config.yaml"
-            path.parent.mkdir(parents=True, exist_ok=True)
             config = self.config.clone()
             config.ckpt_path = None  # where this session began is no part of the training
             if config.model.network is None:
                 config.model.network = _described(pl_module.architecture)
-            self.parser.save(config, path, skip_none=False, overwrite=True, multifile=False)
+            with new_file(path) as aside:
+                self.parser.save(config, aside, skip_none=False, multifile=False)
 
 
 class TextDiffusionCLI(LightningCLI):
@@ -172,7 +172,7 @@ class TextDiffusionCLI(LightningCLI):
     def before_fit(self) -> None:
         """Refuse to write over another model, and read the data before anything is written."""
         run = Path(self.trainer.default_root_dir)
-        if (run / CONFIG).exists() and self.config.fit.ckpt_path is None:
+        if (whole(run) / CONFIG).exists() and self.config.fit.ckpt_path is None:
             raise ValueError(
                 f"{run} already holds a model: go on with it "
                 f"(--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
@@ -207,8 +207,7 @@ class TextDiffusionCLI(LightningCLI):
         print("\n".join(texts))
         path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
         lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
-        with new_file(path) as aside:
-            aside.write_text("".join(lines), encoding="utf-8")
+        write_text(path, "".join(lines))
 
 
 def _described(value: Any) -> Namespace:

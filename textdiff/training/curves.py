@@ -18,11 +18,12 @@ def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
     for file in sorted(
         run.glob("logs/version_*/metrics.csv"), key=lambda file: int(file.parent.name.split("_")[1])
     ):
-        with file.open(newline="") as lines:
-            for row in csv.DictReader(lines):
-                for name, value in row.items():
-                    if name not in ("step", "epoch") and value:
-                        series.setdefault(name, {})[int(float(row["step"]))] = float(value)
+        # A line without its end was being written when the run was killed.
+        lines = file.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+        for row in csv.DictReader(lines):
+            for name, value in row.items():
+                if name not in ("step", "epoch") and value:
+                    series.setdefault(name, {})[int(float(row["step"]))] = float(value)
     return {name: sorted(values.items()) for name, values in series.items()}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 
+from . import whole_files
+
 STOPS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -42,7 +44,8 @@ class WholeSteps(Callback):
         self.handlers: dict[int, Any] = {}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget another training's place."""
+        """Write whole files; forget another training's place."""
+        whole_files.use(trainer)
         self.place = None
         self.inside = False
         self.torn = False
