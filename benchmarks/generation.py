@@ -16,7 +16,6 @@ Memory is the peak above the weights, in a process of its own.
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from pathlib import Path
 import timing
 import torch
 
+from textdiff.files import write_json
 from textdiff.generation.engine import denoise
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.network import Transformer
@@ -214,8 +214,7 @@ def main() -> None:
     rows = measure(options)
     show(rows, options)
     result = {**timing.described(options, ("memory_of", "output", "only")), "cases": rows}
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    options.output.write_text(f"{text}\n", encoding="utf-8")
+    write_json(options.output, result)
 
 
 if __name__ == "__main__":

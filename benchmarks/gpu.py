@@ -12,7 +12,6 @@ done, so that a run that is cut short leaves what it has. Without a GPU it says 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from textdiff.denoiser.visibility import window_sight
+from textdiff.files import write_json
 from textdiff.generation import denoise
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.network import Transformer
@@ -244,7 +244,7 @@ def main() -> None:
         for name, row in rows(options):
             result[part][name] = row
             print(f"{time.monotonic() - begin:5.0f} s  {part}: {name}  {row}", flush=True)
-            options.output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+            write_json(options.output, result)
             if time.monotonic() - begin > options.budget:
                 print(f"the budget of {options.budget} s is spent: the rest was left out")
                 return

@@ -18,7 +18,6 @@ more back at once), and "resident" as glibc hoards by default.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -29,6 +28,7 @@ import timing
 import torch
 from torch import nn
 
+from textdiff.files import write_json
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.network import Transformer
 from textdiff.noise import Noise
@@ -264,8 +264,7 @@ def main() -> None:
     print(file=sys.stderr)
     show(rows)
     result = {**timing.described(options, ("memory_of", "output")), "cases": rows}
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    options.output.write_text(f"{text}\n", encoding="utf-8")
+    write_json(options.output, result)
 
 
 if __name__ == "__main__":

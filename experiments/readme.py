@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from textdiff.evaluation.tables import plus_minus
+from textdiff.files import write_text
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -273,4 +274,4 @@ def render(page: str, text: str) -> str:
 if __name__ == "__main__":
     for page in PAGES:
         path = ROOT / page
-        path.write_text(render(page, path.read_text(encoding="utf-8")), encoding="utf-8")
+        write_text(path, render(page, path.read_text(encoding="utf-8")))

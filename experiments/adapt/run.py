@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM
 
 import textdiff as package
 from textdiff.data import Files, PretrainedTokenizer
-from textdiff.files import write_json
+from textdiff.files import new_file, write_json, write_picture
 from textdiff.hyperschedule import Block, QuenchedAR
 from textdiff.model.model import Model
 from textdiff.network import Pretrained
@@ -53,8 +53,8 @@ def text(data: Path, runs: Path, split: str) -> Path:
     """The stories of a split, copied to a place that the config can name."""
     path = runs / f"{split}.txt.xz"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(data / "tinystories" / f"tinystories.{split}.head.txt.xz", path)
+        with new_file(path) as aside:
+            shutil.copyfile(data / "tinystories" / f"tinystories.{split}.head.txt.xz", aside)
     return path
 
 
@@ -96,7 +96,7 @@ def train(base: Path, data: Path, runs: Path) -> None:
             *(["--ckpt_path", last] if last.exists() else []),
         )
     finally:
-        seconds.write_text(json.dumps(before + os.times().children_user - begin))
+        write_json(seconds, before + os.times().children_user - begin)
 
 
 def bounds_of(run: Path, corpus: Path, schedule: str, rows: int, draws: int) -> list[dict]:
@@ -220,7 +220,7 @@ def picture(result: dict) -> None:
         title=f"stories260K as ε block {WIDTH}, ρ = 1",
     )
     axes.legend(fontsize=8, frameon=False)
-    figure.savefig(HERE / "curve.png", dpi=150)
+    write_picture(HERE / "curve.png", figure)
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from tqdm import tqdm
 import textdiff
 from textdiff.data import Benchmark, TextData
 from textdiff.evaluation.perplexity import measure
+from textdiff.files import write_json, write_picture
 from textdiff.model.model import Model
 from textdiff.noise import RUN, Noise
 from textdiff.objective import Batch, Bound, MaskCount, Stratified
@@ -170,7 +171,7 @@ def plot(result: dict, path: Path) -> None:
         xlabel="spread over seeds", ylabel="stated standard error", xlim=(0, top), ylim=(0, top)
     )
     right.legend(frameon=False, fontsize=7)
-    figure.savefig(path, dpi=150)
+    write_picture(path, figure)
 
 
 def main() -> None:
@@ -196,9 +197,7 @@ def main() -> None:
             if name not in result[study]:
                 with torch.no_grad():
                     result[study][name] = make(name, options.data_dir, seeds)
-                path.write_text(
-                    json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-                )
+                write_json(path, result)
     plot(result, HERE / "estimators.png")
 
 

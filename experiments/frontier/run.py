@@ -25,6 +25,7 @@ import yaml
 from textdiff.commands.cli import main as textdiff
 from textdiff.commands.perplexity import corpus_of
 from textdiff.evaluation import frontier, sweep
+from textdiff.files import new_file, write_text
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
 def plain(path: Path) -> Path:
     """A copy of a file of WikiText under a suffix that says it is plain text."""
     copy = WORK / path.name.replace(".tokens.xz", ".txt.xz")
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, copy)
+    with new_file(copy) as aside:
+        shutil.copyfile(path, aside)
     return copy
 
 
@@ -69,7 +70,7 @@ def filled(options: argparse.Namespace) -> Path:
     }
     study |= {"num_samples": options.num_samples} if options.num_samples else {}
     path = WORK / "run.yaml"
-    path.write_text(yaml.safe_dump(study, allow_unicode=True), encoding="utf-8")
+    write_text(path, yaml.safe_dump(study, allow_unicode=True))
     return path
 
 

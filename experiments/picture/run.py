@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import textdiff
+from textdiff.files import write_picture
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.samplers import ACS
 from textdiff.viewer import figures
@@ -173,7 +174,7 @@ def main() -> None:
     titled(text, "A text on its way", f"ε-Hybrid in blocks of 16, corrected by ACS: {told}")
     calls_panel(calls, kinds)
     titled(calls, "All its calls", "positions to the right, calls downwards, noise at the top")
-    figure.savefig(HERE / "picture.png", dpi=150)
+    write_picture(HERE / "picture.png", figure)
 
 
 if __name__ == "__main__":

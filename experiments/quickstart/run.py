@@ -35,7 +35,7 @@ from textdiff.commands.cli import main as command
 from textdiff.data import TextData, TinyShakespeare
 from textdiff.evaluation.perplexity import unigram_entropy
 from textdiff.evaluation.tables import Table, plus_minus
-from textdiff.files import write_json
+from textdiff.files import write_json, write_picture
 from textdiff.hyperschedule import Block, QuenchedAR, Slide
 from textdiff.training import curves
 
@@ -164,7 +164,7 @@ def main() -> None:
     first, second = measure(gpt, options.rows), measure(run, options.rows)
     uniform = math.log(textdiff.load(run).network.num_tokens)
     for folder in (gpt, run):
-        curves.curves(folder, unigram, uniform).savefig(folder / "loss.png", dpi=150)
+        write_picture(folder / "loss.png", curves.curves(folder, unigram, uniform))
     drawn = samples(run)
     result = {
         **second,

@@ -16,7 +16,7 @@ from typing import Any
 
 import textdiff
 from textdiff.evaluation.provenance import provenance
-from textdiff.files import write_json
+from textdiff.files import write_json, write_text
 from textdiff.hyperschedule import Hyperschedule
 from textdiff.samplers import Sampler
 from textdiff.spec import parse
@@ -124,8 +124,8 @@ def main() -> None:
                 numbered,
             )
             PAGES.mkdir(parents=True, exist_ok=True)
-            (PAGES / f"{name}.html").write_text(text, encoding="utf-8")
-    (output / "samples.md").write_text(reading(results), encoding="utf-8")
+            write_text(PAGES / f"{name}.html", text)
+    write_text(output / "samples.md", reading(results))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ import torch
 import yaml
 
 import textdiff as package
+from textdiff.files import new_file, write_json
 from textdiff.model.folder import save
 
 HERE = Path(__file__).resolve().parent
@@ -51,8 +52,8 @@ def corpus(data: Path, runs: Path) -> list[str]:
     for split, name in FILES.items():
         path = runs / name.replace(".tokens.xz", ".txt.xz")
         if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(data / name, path)
+            with new_file(path) as aside:
+                shutil.copyfile(data / name, aside)
         options.append(f"--data.corpus.{split}={path}")
     return options
 
@@ -72,7 +73,7 @@ def train(name: str, data: Path, runs: Path) -> None:
         textdiff("fit", *configs, *corpus(data, runs), f"--trainer.default_root_dir={run}", *resume)
     finally:
         if run.exists():
-            seconds.write_text(json.dumps(before + time.perf_counter() - begin))
+            write_json(seconds, before + time.perf_counter() - begin)
 
 
 def publish(name: str, runs: Path) -> None:
@@ -104,7 +105,7 @@ def measure(name: str, runs: Path, rows: int, draws: int) -> dict:
         )
         textdiff("evaluate", "perplexity", HERE / "models" / name, *options)
         result = json.loads(output.read_text().replace(f"{runs}/", ""))
-        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        write_json(output, result)
     config = yaml.safe_load((runs / name / "config.yaml").read_text())
     seconds = json.loads((runs / name / "seconds.json").read_text())
     return {**result, "training_seconds": seconds, "steps": config["trainer"]["max_steps"]}
@@ -135,7 +136,7 @@ def main() -> None:
         publish(name, runs)
         models[name] = measure(name, runs, options.rows, options.draws)
         ordered = {key: models[key] for key in NAMES if key in models}
-        results.write_text(json.dumps({"models": ordered}, indent=2, ensure_ascii=False) + "\n")
+        write_json(results, {"models": ordered})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ together.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[1]))
 
 from benchmarks.perplexity import measured, perplexity  # noqa: E402
+from textdiff.files import write_json  # noqa: E402
 
 MODELS = HERE.parent / "six_models" / "models"
 NAMES = ("ar", "mdlm", "gamma", "epsilon", "epsilon_block", "gamma_slide")
@@ -62,9 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def write(models: dict) -> None:
     """result.json with what there is so far."""
-    (HERE / "result.json").write_text(
-        json.dumps({"models": models}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    write_json(HERE / "result.json", {"models": models})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..evaluation import frontier, sweep
 from ..evaluation.frontier_pictures import pictures
 from ..evaluation.provenance import software
-from ..files import write_json
+from ..files import check_place, write_json, write_picture
 from ..model.folder import load
 from ..model.model import Model
 from .common import add_device, add_import, progress_bar
@@ -56,22 +56,27 @@ def main(arguments: list[str]) -> None:
     study = frontier.read_study(options.file, options.classes)
     folder: Path = options.output or options.file.with_suffix("")
     corpus = corpus_of(study.reference, None, options.classes)
+    check_place(folder / "frontier.json")
     waiting = sum(result is None for result in sweep.stored(study, folder).values())
     judges = cache(lambda: sweep.open_judges(study, corpus, options.device))
     opened = opener(options.device, options.classes)
-    with progress_bar(total=len(study.points), desc="frontier", unit="point") as bar:
+    results = []
+    try:
+        with progress_bar(total=len(study.points), desc="frontier", unit="point") as bar:
 
-        def told(point: frontier.Point) -> None:
-            bar.set_postfix_str(point.name)
+            def told(point: frontier.Point) -> None:
+                bar.set_postfix_str(point.name)
 
-        if waiting:
-            judges()  # whatever is wrong with them is said before anything is drawn
-        results = []
-        for result in sweep.sweep(study, folder, judges, opened, told):
-            results.append(result)
-            bar.update()
-    rows = [frontier.row(result) for result in results]
-    human = frontier.human_row(results[0])
+            if waiting:
+                judges()  # whatever is wrong with them is said before anything is drawn
+            for result in sweep.sweep(study, folder, judges, opened, told):
+                results.append(result)
+                bar.update()
+    finally:  # what is measured is said, also if it could not be written
+        rows = [frontier.row(result) for result in results]
+        if rows:
+            human = frontier.human_row(results[0])
+            print(frontier.table(rows, human).text())
     reference = {**corpus.provenance(study.split), "split": study.split}
     write_json(
         folder / "frontier.json",
@@ -84,6 +89,5 @@ def main(arguments: list[str]) -> None:
         },
     )
     for name, figure in pictures(rows, human).items():
-        figure.savefig(folder / f"{name}.png", dpi=130)
-    print(frontier.table(rows, human).text())
+        write_picture(folder / f"{name}.png", figure, dpi=130)
     print(f"{len(rows)} points, table and plots in {folder}")

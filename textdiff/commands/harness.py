@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..evaluation.provenance import provenance
 from ..evaluation.tables import Table, metric_rows
-from ..files import write_json
+from ..files import check_place, slug, write_json
 from .common import open_run, parser_of
 
 
@@ -46,6 +46,9 @@ def main(arguments: list[str]) -> None:
             f"lm-evaluation-harness is not installed ({error}): pip install 'textdiff[harness]'"
         ) from None
     model = open_run(options)
+    name = f"{slug('harness', *options.tasks.split(','))}.json"
+    output = options.output or options.run.results / name
+    check_place(output)
     adapter = TextdiffLM(model, options.draws, options.seed, options.batch_size)
     results = evaluate(
         adapter,
@@ -70,7 +73,5 @@ def main(arguments: list[str]) -> None:
         "limit": options.limit,
         **provenance(model, options.run, options.seed),
     }
-    name = f"harness-{options.tasks.replace(',', '-')}.json"
-    output = options.output or options.run.results / name
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -11,12 +12,18 @@ from ..data.benchmarks import DATA
 from ..evaluation import ranks
 from ..evaluation.last_word import last_word
 from ..evaluation.provenance import provenance
-from ..files import slug, write_json
+from ..files import check_place, slug, write_json
 from .common import open_run, parser_of, progress_bar, schedule_of
 
 FILL = (
     "greedy, known number of tokens, most certain first as far as the hyperschedule leaves it open"
 )
+
+
+def _name(options: argparse.Namespace) -> str:
+    """A file name of its own for each way of measuring."""
+    first = f"first{options.limit}" if options.limit else None
+    return f"{slug('lambada', options.hyperschedule, first)}.json"
 
 
 def main(arguments: list[str]) -> None:
@@ -41,6 +48,9 @@ def main(arguments: list[str]) -> None:
     schedule = schedule_of(options)
     with ranks.joined(options.device) as options.device:
         model = open_run(options)
+        output = options.output or options.run.results / _name(options)
+        if not ranks.rank():
+            check_place(output)
         corpus = Benchmark("lambada", options.data_dir)
         model.warn_if_unseen(schedule or model.hyperschedule, model.length)
         passages = list(islice(corpus.documents("test"), options.limit))
@@ -63,10 +73,7 @@ def main(arguments: list[str]) -> None:
             "data": corpus.provenance("test"),
             **provenance(model, options.run, options.seed),
         }
-        first = f"first{options.limit}" if options.limit else None
-        name = slug("lambada", options.hyperschedule, first)
-        output = options.output or options.run.results / f"{name}.json"
-        write_json(output, result)
         percent = f"{100 * answers.accuracy:.2f} ± {100 * answers.standard_error:.2f} %"
         print(f"last word right: {answers.correct} of {answers.passages}, {percent}")
+        write_json(output, result)
         print(f"written to {output}")

@@ -17,7 +17,7 @@ from ..data.text_bytes import text_bytes, unknown
 from ..evaluation import perplexity, ranks
 from ..evaluation.curves import figure
 from ..evaluation.provenance import provenance
-from ..files import slug, write_json
+from ..files import check_place, slug, write_json, write_picture
 from ..model.model import Model
 from ..objective import Batch, Measured
 from ..objective.batch import check_packing, goes_on
@@ -208,15 +208,32 @@ def _run(options: argparse.Namespace) -> None:
     texts = [_text(model, given, options) for given in dict.fromkeys(options.corpus or [None])]
     for text in texts:  # whatever is wrong with one is said before anything is measured
         text.data.packed(text.split)
+        if not ranks.rank():
+            check_place(_place(text, options))
     model.warn_if_unseen(schedule or model.hyperschedule, texts[0].data.length)
-    tables = {}
+    tables: dict[str, list[Measured]] = {}
+    try:
+        _measure(model, texts, tables, options)
+    finally:  # what is measured is said, also if it could not be written
+        if tables and not ranks.rank():
+            print(perplexity.table(tables))
+            _remark(tables, options)
+
+
+def _measure(
+    model: Model,
+    texts: Sequence[Text],
+    tables: dict[str, list[Measured]],
+    options: argparse.Namespace,
+) -> None:
+    """Put the bounds of each text into `tables`, and write them down."""
     for text in texts:
         rows = text.data.packed(text.split).first(options.limit)
         size = text_bytes(model.tokenizer, rows)
         measured = perplexity.measure(
             model,
             _batches(text, options),
-            schedule,
+            schedule_of(options),
             discrete=options.discrete,
             draws=options.draws,
             seed=options.seed,
@@ -226,9 +243,12 @@ def _run(options: argparse.Namespace) -> None:
         tables[text.name] = bounds = [replace(bound, text_bytes=size) for bound in measured]
         if not ranks.rank():
             _write(model, text, bounds, options)
-    if not ranks.rank():
-        print(perplexity.table(tables))
-        _remark(tables, options)
+
+
+def _place(text: Text, options: argparse.Namespace) -> Path:
+    """Where the result of a text belongs."""
+    place: Path = options.output or options.run.results / result_name(options, text)
+    return place
 
 
 def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.Namespace) -> None:
@@ -245,8 +265,6 @@ def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.N
         "world_size": ranks.world_size(),
         **provenance(model, options.run, options.seed),
     }
-    output = options.output or options.run.results / result_name(options, text)
-    write_json(output, json.loads(json.dumps(result, default=str)))
     size = bounds[0].text_bytes
     known = f"of {size} bytes"
     if size is None:
@@ -254,8 +272,11 @@ def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.N
         known = f"of which {lost} unknown to the tokenizer, so no bits per byte"
     print(
         f"{text.name}, {text.split} split: {bounds[0].tokens} tokens (EOS counted) {known}, "
-        f"in {bounds[0].sequences} rows; {output}"
+        f"in {bounds[0].sequences} rows"
     )
+    output = _place(text, options)
+    write_json(output, json.loads(json.dumps(result, default=str)))
+    print(f"written to {output}")
     if options.plot:
         curves = {
             f"{bound.name}, {bound.estimator}": (bound.by_position, bound.by_level)
@@ -263,7 +284,7 @@ def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.N
             if bound.by_position is not None and bound.by_level is not None
         }
         picture = figure(curves, f"{options.run} on {text.name}, {text.split} split")
-        picture.savefig(output.with_suffix(".png"), dpi=150)
+        write_picture(output.with_suffix(".png"), picture)
         print(f"plot in {output.with_suffix('.png')}")
 
 

@@ -13,7 +13,7 @@ from ..evaluation import mauve_score, quality, texts
 from ..evaluation.judge import DTYPES, FIELD_JUDGE, Judge, open_judge
 from ..evaluation.provenance import software
 from ..evaluation.tables import Table, plus_minus
-from ..files import sha256, write_json
+from ..files import check_place, sha256, write_json
 from .common import (
     add_device,
     add_import,
@@ -268,6 +268,9 @@ def main(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     _check(options)
     path: Path = options.run
+    folder = path / "results" if path.is_dir() else path.parent
+    output = options.output or folder / "quality.json"
+    check_place(output)
     drawn = _samples(options)
     judge = open_judge(options.judge, options.device, options.dtype)
     samples = drawn["samples"]
@@ -276,7 +279,5 @@ def main(arguments: list[str]) -> None:
         result |= _mauve(options, judge, samples)
     result |= {**drawn, "evaluated": software()}
     _print(result)
-    folder = path / "results" if path.is_dir() else path.parent
-    output = options.output or folder / "quality.json"
     write_json(output, json.loads(json.dumps(result, default=str)))
     print(f"written to {output}")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..evaluation.provenance import provenance
-from ..files import write_json
+from ..files import check_place, write_json, write_text
 from ..generation.config import GenerationConfig
 from ..generation.samples import Samples
 from ..hyperschedule import Hyperschedule
@@ -172,7 +172,7 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
 
 def _text(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
     texts = (f"--- sample {n}\n{text}\n" for n, text in enumerate(samples.texts))
-    path.write_text("".join(texts), encoding="utf-8")
+    write_text(path, "".join(texts))
 
 
 def _whole(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
@@ -185,7 +185,7 @@ def _lines(path: Path, samples: Samples, settings: dict[str, Any], model: Model)
         json.dumps({"text": text, "ids": ids.tolist(), "nfe": nfe}, ensure_ascii=False)
         for text, ids, nfe in rows
     )
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
@@ -202,7 +202,7 @@ def _page(path: Path, samples: Samples, settings: dict[str, Any], model: Model) 
         title=settings["run"],
         settings=shown,
     )
-    path.write_text(html, encoding="utf-8")
+    write_text(path, html)
 
 
 WRITERS: dict[str, Callable[[Path, Samples, dict[str, Any], Model], None]] = {
@@ -219,6 +219,7 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"--output {path}: the ending says what is written, one of {', '.join(WRITERS)}"
             )
+        check_place(path)
 
 
 def _draw(
@@ -259,7 +260,6 @@ def main(arguments: list[str]) -> None:
         **provenance(model, options.run, cast(int, config.seed)),  # as_dict refuses the rest
     }
     for path in options.output or []:
-        path.parent.mkdir(parents=True, exist_ok=True)
         WRITERS[path.suffix](path, samples, record, model)
         print(f"written to {path}", file=sys.stderr)
 

@@ -10,6 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..files import write_bytes, write_text
 from .report_sections import KINDS, Results, Section, other
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def write(title: str, parts: Sequence[Section], markdown: Path, html: Path) -> N
         page += [table.html() for table in part.tables]
         for name, figure in part.figures.items():
             image = _png(figure)
-            images.mkdir(parents=True, exist_ok=True)
-            (images / f"{name}.png").write_bytes(image)
+            write_bytes(images / f"{name}.png", image)
             md.append(f"![{name}]({images.name}/{name}.png)")
             data = base64.b64encode(image).decode()
             page.append(f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">')
@@ -111,5 +111,5 @@ def write(title: str, parts: Sequence[Section], markdown: Path, html: Path) -> N
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
     )
-    markdown.write_text("\n\n".join(md) + "\n", encoding="utf-8")
-    html.write_text(f"{head}<body>{''.join(page)}</body></html>\n", encoding="utf-8")
+    write_text(markdown, "\n\n".join(md) + "\n")
+    write_text(html, f"{head}<body>{''.join(page)}</body></html>\n")

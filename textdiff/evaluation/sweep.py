@@ -67,7 +67,7 @@ def settings(study: Study, point: Point, measured: bool) -> dict[str, Any]:
     only for the same.
     """
     source = find(point.run)
-    weights = source.checkpoint or source.folder / WEIGHTS
+    weights = source.checkpoint or source.whole / WEIGHTS
     if not weights.is_file():
         raise ValueError(
             f"{point.run} is no model folder: paths of runs start from the folder where the "
@@ -129,11 +129,10 @@ def measures(
 def measure_point(
     study: Study, point: Point, folder: Path, drawn: dict[str, Any], judges: Judges
 ) -> dict[str, Any]:
-    """The measures of a point, in `folder`/points."""
+    """The measures of a point."""
     result = {key: value for key, value in drawn.items() if key != "samples"}
     result |= {"point": settings(study, point, measured=True)}
     result |= measures(study, drawn["samples"], folder, judges)
-    write_json(folder / "points" / f"{point.name}.json", result)
     return result
 
 
@@ -166,4 +165,9 @@ def sweep(
         if result is None:
             drawn = samples(study, point, folder, opened)
             result = measure_point(study, point, folder, drawn, judges())
+            try:
+                write_json(folder / "points" / f"{point.name}.json", result)
+            except OSError:  # a full disk: it is measured nevertheless
+                yield result
+                raise
         yield result
