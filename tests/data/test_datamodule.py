@@ -1,12 +1,13 @@
 import subprocess
 import sys
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from textdiff.data import BPE, Characters, Files, Packed, TextData, pack
+from textdiff.data import BPE, Characters, Files, Packed, TextData, pack, tokenizer_hash
 from textdiff.data.loading import EvalBatches, TrainBatches, share
 from textdiff.noise import permutation
 
@@ -25,11 +26,15 @@ def corpus(tmp_path_factory):
     return Files(*(str(folder / f"{name}.txt") for name in ("train", "validation", "test")))
 
 
-def pretend(data, rank, world_size, sampler=False):
-    """A data module that believes to be one rank of several."""
+def pretend(data, rank, world_size, root, sampler=False):
+    """A data module that believes to be one rank of several; they train in the folder `root`."""
     data.trainer = SimpleNamespace(
         global_rank=rank,
+        local_rank=rank,
         world_size=world_size,
+        default_root_dir=root,
+        state=SimpleNamespace(fn="fit"),
+        limit_val_batches=1,
         is_global_zero=rank == 0,
         _accelerator_connector=SimpleNamespace(use_distributed_sampler=sampler),
         fit_loop=SimpleNamespace(
@@ -103,23 +108,82 @@ def test_the_text_comes_back_from_the_rows(corpus):
     assert [len(b["ids"]) for b in data.val_dataloader()] == [3, 3, 3, 3]
 
 
-def test_world_size_two_shares_the_same_batches(corpus):
+def test_world_size_two_shares_the_same_batches(corpus, tmp_path):
     def epoch(data):
         return [batch["ids"] for batch in data.train_dataloader()]
 
     def make(rank, world_size):
-        return pretend(TextData(corpus, Characters(), 16, 4), rank, world_size)
+        return pretend(TextData(corpus, Characters(), 16, 4), rank, world_size, tmp_path)
 
+    make(0, 2).prepare_data()
     whole, first, second = epoch(make(0, 1)), epoch(make(0, 2)), epoch(make(1, 2))
     for batch, *parts in zip(whole, first, second, strict=True):
         assert torch.equal(batch, torch.cat(parts))
     with pytest.raises(ValueError, match=r"batch_size 4 .* multiple of 3"):
         make(0, 3).train_dataloader()
     with pytest.raises(ValueError, match="use_distributed_sampler=False"):
-        pretend(TextData(corpus, Characters(), 16, 4), 0, 2, sampler=True).val_dataloader()
+        data = TextData(corpus, Characters(), 16, 4)
+        pretend(data, 0, 2, tmp_path, sampler=True).val_dataloader()
+
+
+@dataclass(frozen=True)
+class Counted(Files):
+    """Notes who reads it."""
+
+    read: tuple = ()
+
+    def documents(self, split):
+        self.read[0].append(split)
+        return super().documents(split)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_one_process_reads_the_corpus_and_the_others_its_rows(corpus, tmp_path, cached):
+    reads = [[], []]
+    first, second = (
+        pretend(
+            TextData(
+                Counted(corpus.train, corpus.validation, corpus.test, read=(read,)),
+                BPE(270),
+                16,
+                4,
+                documents="separate",
+                cache_dir=str(tmp_path / "cache") if cached else None,
+            ),
+            rank,
+            2,
+            tmp_path / "run",
+        )
+        for rank, read in enumerate(reads)
+    )
+    for ask in (lambda: second.tokenizer, lambda: second.packed("train")):
+        with pytest.raises(ValueError, match="first process of this machine was to write the tok"):
+            ask()
+    first.prepare_data()
+    mine, theirs = second.packed("train"), first.packed("train")
+    assert isinstance(mine.ids, np.memmap) and isinstance(theirs.ids, np.memmap)
+    assert np.array_equal(mine.ids, theirs.ids) and np.array_equal(mine.document, theirs.document)
+    assert next(iter(second.val_dataloader()))["ids"].shape == (2, 16)
+    assert tokenizer_hash(second.tokenizer) == tokenizer_hash(first.tokenizer)
+    assert reads == [["train", "train", "validation"], []]  # the tokenizer is trained on it, too
+    with pytest.raises(ValueError, match="was to write the test split"):
+        second.packed("test")
+    second.teardown("fit")
+    assert (tmp_path / "run" / ".shared").is_dir()
+    first.teardown("fit")
+    assert not (tmp_path / "run" / ".shared").exists()
+    assert np.array_equal(mine.ids, theirs.ids)  # still mapped
+
+
+def test_one_process_alone_shares_nothing(corpus, tmp_path):
+    data = pretend(TextData(corpus, Characters(), 16, 4), 0, 1, tmp_path)
+    data.prepare_data()
+    data.teardown("fit")
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_little_text_and_bad_settings(corpus, tmp_path):
+    alone = pretend(TextData(corpus, Characters(), 500), 0, 2, tmp_path)
     with pytest.raises(
         ValueError, match=r"only 2 rows of 1000 tokens, fewer than a batch of 32: lower batch_size"
     ):
@@ -128,7 +192,7 @@ def test_too_little_text_and_bad_settings(corpus, tmp_path):
     with pytest.raises(ValueError, match=r"train split of Files: no document to pack"):
         TextData(Files(str(tmp_path / "one.txt")), Characters()).train_dataloader()
     with pytest.raises(ValueError, match="only 1 rows for 2 ranks"):
-        pretend(TextData(corpus, Characters(), 500), 0, 2).val_dataloader()
+        alone.val_dataloader()
     for wrong in (
         {"length": 0},
         {"batch_size": 0},
@@ -161,7 +225,8 @@ def test_cache(corpus, tmp_path, monkeypatch, documents, padding):
         "validation"
     )
     made = make()
-    monkeypatch.setattr("textdiff.data.packing.pack", None)  # a second time nothing is packed
+    # a second time nothing is packed
+    monkeypatch.setattr("textdiff.data.packing.pack_pieces", None)
     read = make()
     for name in ("ids", "document", "valid"):
         for packed in (made, read):

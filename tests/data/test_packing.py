@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,21 @@ def test_errors_and_types():
     with pytest.raises(ValueError, match="got 'dropped'"):
         pack(documents(3), 4, EOS, "joined", "dropped")
     assert list(pack_stream([], 4, EOS, "joined", Cursor())) == []
+
+
+@pytest.mark.parametrize("documents", ["joined", "separate", "single"])
+@pytest.mark.parametrize("size", [6, 700])
+@pytest.mark.parametrize("padding", ["learnt", "ignored"])
+def test_packing_holds_a_corpus_once(documents, size, padding):
+    """At most 1.3 times what comes out; lists of documents, and copies, would be several times
+    that.
+    """
+    corpus = (np.append(np.arange(size, dtype=np.uint16), np.uint16(0)) for _ in range(1 << 14))
+    tracemalloc.start()
+    try:
+        packed = pack(corpus, 128, 0, documents, padding)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    result = sum(column.nbytes for column in vars(packed).values() if column is not None)
+    assert peak < 1.3 * result + (1 << 20)  # a few rows at a time

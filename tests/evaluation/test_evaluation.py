@@ -552,6 +552,19 @@ def test_the_cap_is_stated(run, capsys):
 
 
 FLOAT32 = 2e-7  # relative
+READS = """
+import sys
+from textdiff.commands.cli import main
+from textdiff.data import Files
+read = Files.documents
+
+def documents(self, split):
+    print("reads", split)
+    return read(self, split)
+
+Files.documents = documents
+main(sys.argv[1:])
+"""
 
 
 def test_two_processes_measure_what_one_does(run, tmp_path):
@@ -586,12 +599,10 @@ def test_two_processes_measure_what_one_does(run, tmp_path):
         }
         command = [
             sys.executable,
-            "-m",
-            "textdiff",
+            "-c",
+            READS,
             *words,
-            "--device",
-            "cpu",
-            "--output",
+            *("--device", "cpu", "--output"),
             str(tmp_path / "two.json"),
         ]
         ranks.append(
@@ -605,6 +616,7 @@ def test_two_processes_measure_what_one_does(run, tmp_path):
     printed = [process.communicate(timeout=300)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0]
     assert "B3" in printed[0] and not printed[1]
+    assert printed[0].count("reads validation") == 1  # the other one maps the rows into memory
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert (one["world_size"], two["world_size"]) == (1, 2)
     for a, b in zip(one["bounds"], two["bounds"], strict=True):

@@ -57,7 +57,8 @@ def fit(run: Path, model: str, *options: str) -> None:
         "OMP_NUM_THREADS": "1",
         "GLOO_SOCKET_IFNAME": "lo",
     }
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    there = {"cwd": run.parent, "env": environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, **there)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -77,11 +78,24 @@ def assert_same(a: Path, b: Path) -> None:
 
 
 TWO = ("--trainer.devices=2", "--trainer.strategy=ddp")
+COUNTED = """
+import os
+from dataclasses import dataclass
+from textdiff.data import Files
+
+@dataclass(frozen=True)
+class Counted(Files):
+    def documents(self, split):
+        with open("read.txt", "a") as file:
+            file.write(f"{os.getpid()} {split}\\n")
+        return super().documents(split)
+"""
 
 
 def test_two_ranks_train_two_streams_shifted_conditioned_on_packed_documents_as_one_does(tmp_path):
     text = tmp_path / "lines.txt"
     text.write_text("".join(tiny.LINE[: 20 + 11 * i % 60] + "\n" for i in range(60)))
+    (tmp_path / "counted.py").write_text(COUNTED)
     options = (
         *(
             "--trainer.max_steps=4",
@@ -96,8 +110,13 @@ def test_two_ranks_train_two_streams_shifted_conditioned_on_packed_documents_as_
         ),
     )
     fit(tmp_path / "one", "gamma", "--trainer.devices=1", *options)
-    fit(tmp_path / "two", "gamma", *TWO, *options)
+    counted = [word.replace("textdiff.data.Files", "counted.Counted") for word in options]
+    fit(tmp_path / "two", "gamma", *TWO, *counted)
     assert_same(tmp_path / "one", tmp_path / "two")
+    # One of the two processes reads the text: once for the tokenizer, and each split once.
+    processes, splits = zip(*map(str.split, (tmp_path / "read.txt").open()), strict=True)
+    assert len(set(processes)) == 1 and splits == ("train", "train", "validation")
+    assert not (tmp_path / "two" / ".shared").exists()
 
 
 @pytest.mark.parametrize("model", ["epsilon"])

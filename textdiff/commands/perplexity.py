@@ -83,6 +83,7 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
         batch_size=options.batch_size * ranks.world_size(),
         documents=rules["documents"],
         padding=rules.get("padding", "learnt"),
+        cache_dir=options.shared,
     )
     check_packing(schedule, length, data.documents, data.padding)
     data.tokenizer = model.tokenizer
@@ -198,7 +199,7 @@ def main(arguments: list[str]) -> None:
             "--output is one file: leave it out for several texts, "
             "each has a file of its own in RUN/results"
         )
-    with ranks.joined(options.device) as options.device:
+    with ranks.joined(options.device) as options.device, ranks.shared_folder() as options.shared:
         _run(options)
 
 
@@ -207,7 +208,8 @@ def _run(options: argparse.Namespace) -> None:
     model = open_run(options)
     texts = [_text(model, given, options) for given in dict.fromkeys(options.corpus or [None])]
     for text in texts:  # whatever is wrong with one is said before anything is measured
-        text.data.packed(text.split)
+        with ranks.one_first():
+            text.data.packed(text.split)
         if not ranks.rank():
             check_place(_place(text, options))
     model.warn_if_unseen(schedule or model.hyperschedule, texts[0].data.length)
@@ -247,8 +249,7 @@ def _measure(
 
 def _place(text: Text, options: argparse.Namespace) -> Path:
     """Where the result of a text belongs."""
-    place: Path = options.output or options.run.results / result_name(options, text)
-    return place
+    return Path(options.output or options.run.results / result_name(options, text))
 
 
 def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.Namespace) -> None:

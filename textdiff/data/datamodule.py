@@ -15,8 +15,9 @@ from .cache import cached
 from .corpora import Corpus, TinyShakespeare
 from .loading import EvalBatches, Rows, TrainBatches, loader
 from .packing import Cursor, Documents, Packed, Padding
+from .shared import Shared
 from .streaming import StreamBatches, StreamLoader
-from .tokenising import tokenise
+from .tokenising import pieces
 from .tokenizers import Characters, TokenizerSpec, tokenizer_hash
 
 if TYPE_CHECKING:
@@ -84,7 +85,11 @@ class TextData(lightning.LightningDataModule):
         that instead.
         """
         if self._tokenizer is None:
-            self._tokenizer = (self.spec or Characters()).build(self.corpus)
+            shared = Shared.of(self.trainer)
+            if shared is None or shared.makes:
+                self._tokenizer = (self.spec or Characters()).build(self.corpus)
+            else:
+                self._tokenizer = shared.tokenizer()
         return self._tokenizer
 
     @tokenizer.setter
@@ -99,8 +104,10 @@ class TextData(lightning.LightningDataModule):
     def packed(self, split: str) -> Packed:
         """The rows of a split, made on first use and kept; ValueError if the split is empty."""
         if split not in self._packed:
-            key = self.provenance(split) if self.cache_dir else {}
-            self._packed[split] = cached(self.cache_dir, key, lambda: self._pack(split))
+            shared = Shared.of(self.trainer)
+            folder = self.cache_dir or (None if shared is None else str(shared.folder))
+            key = self.provenance(split) if folder else {}
+            self._packed[split] = cached(folder, key, lambda: self._pack(split))
         return self._packed[split]
 
     def provenance(self, split: str) -> dict[str, Any]:
@@ -115,16 +122,24 @@ class TextData(lightning.LightningDataModule):
         }
 
     def prepare_data(self) -> None:
-        """With a cache, rank 0 packs what the run needs and the other ranks read it."""
-        if self.cache_dir is None or self.trainer is None:
-            return
-        stage = self.trainer.state.fn
+        """The first process of a machine makes the tokenizer and the rows; the others read them,
+        mapped into memory.
+        """
+        trainer: Any = self.trainer
+        if (shared := Shared.of(trainer)) is not None:
+            shared.give(self.tokenizer)
+        stage = trainer.state.fn
         if stage == "fit" and not self.corpus.streaming:
             self.packed("train")
+        if stage in ("fit", "validate") and trainer.limit_val_batches:
+            self.packed("validation")
         if stage == "test":
             self.packed("test")
-        elif self.trainer.limit_val_batches:
-            self.packed("validation")
+
+    def teardown(self, stage: str) -> None:
+        """Nothing is shared any more."""
+        if (shared := Shared.of(self.trainer)) is not None:
+            shared.remove()
 
     def train_dataloader(self) -> DataLoader[Rows]:
         """Batches of the train split from the trainer's current place on."""
@@ -225,12 +240,17 @@ class TextData(lightning.LightningDataModule):
             )
 
     def _pack(self, split: str) -> Packed:
+        shared = Shared.of(self.trainer)
+        if shared is not None and not shared.makes:
+            raise shared.missing(f"the {split} split")
         alone = self.trainer is None or self.trainer.is_global_zero
         progress = f"tokenising {split}" if alone else None
-        tokens = tokenise(self.tokenizer, self.corpus.documents(split), progress)
+        tokens = pieces(self.tokenizer, self.corpus.documents(split), progress)
         eos = self.tokenizer.eos_token_id
         try:
-            return packing.pack(tokens, self.length, eos, self.documents, self.padding)
+            return packing.pack_pieces(
+                tokens, self.length, eos, self.documents, padding=self.padding
+            )
         except ValueError as error:
             raise ValueError(f"{split} split of {self.corpus.name}: {error}") from error
 

@@ -12,6 +12,7 @@ EOS of a row, 10.3).
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -22,6 +23,7 @@ from .tokenising import smallest
 
 Documents = Literal["joined", "separate", "single"]
 Padding = Literal["learnt", "ignored"]
+_ROWS = 256  # whose ended documents are counted at a time
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,14 @@ def ended_before(ids: np.ndarray, eos: int) -> np.ndarray:
     return (ends.cumsum(-1) - ends).astype(smallest(ids.shape[-1]))
 
 
+def _ended_before(ids: np.ndarray, eos: int) -> np.ndarray:
+    """As `ended_before` of rows [n, L], with room for a few of them only."""
+    ended = np.empty(ids.shape, smallest(ids.shape[-1]))
+    for begin in range(0, len(ids), _ROWS):
+        ended[begin : begin + _ROWS] = ended_before(ids[begin : begin + _ROWS], eos)
+    return ended
+
+
 @dataclass(frozen=True)
 class Cursor:
     """A place in a stream: pass number, rows made in it, and the next document with the next token
@@ -95,33 +105,54 @@ def pack(
 
     Raises ValueError for a length below 1, an unknown choice or no document at all.
     """
+    whole = ((document, True) for document in tokens)
+    return pack_pieces(whole, length, eos, documents, padding=padding)
+
+
+def pack_pieces(
+    tokens: Iterable[tuple[np.ndarray, bool]],
+    length: int,
+    eos: int,
+    documents: Documents,
+    *,
+    padding: Padding,
+) -> Packed:
+    """As `pack`, from pieces of documents, each with whether a document ends there.
+
+    A buffer grows, and becomes the rows: more of a corpus is never held.
+    """
     check(length, documents, padding)
-    pieces = list(tokens)
-    if not pieces:
+    flat = bytearray()
+    fillers = array("q")  # where each begins, and where it ends
+    end = 0  # of what is packed
+    piece = np.empty(0, np.uint16)
+
+    def fill() -> None:
+        filler = -end % length
+        if filler:
+            flat.extend(np.full(filler, eos, piece.dtype).tobytes())
+            fillers.extend((end, end + filler))
+
+    for piece, ended in tokens:
+        flat.extend(piece.tobytes())
+        end += len(piece)
+        if ended and documents == "single":
+            fill()
+            end = -(-end // length) * length
+    if not flat:
         raise ValueError("no document to pack: the split is empty")
-    sizes = np.array([len(piece) for piece in pieces])
-    flat = np.concatenate(pieces)
-    place: slice | np.ndarray = slice(len(flat))
-    n = -(-len(flat) // length)
-    if documents == "single":
-        # Token number i goes to place i plus the filler of the documents before its own.
-        rows = -(-sizes // length)
-        filler = rows * length - sizes
-        place = np.arange(len(flat)) + np.repeat(np.cumsum(filler) - filler, sizes)
-        n = int(rows.sum())
-    ids = np.full(n * length, eos, flat.dtype)
-    ids[place] = flat
-    real: np.ndarray | None = None
-    if len(ids) > len(flat):
-        real = np.zeros(len(ids), bool)
-        real[place] = True
-        real = real.reshape(n, length)
-    ids = ids.reshape(n, length)
+    fill()
+    ids = np.frombuffer(flat, piece.dtype).reshape(-1, length)
+    filled: np.ndarray | None = None
+    if fillers:
+        filled = np.ones(ids.shape, bool)
+        for place in range(0, len(fillers), 2):
+            filled.reshape(-1)[fillers[place] : fillers[place + 1]] = False
     return Packed(
         ids,
-        document=ended_before(ids, eos) if documents == "separate" else None,
-        valid=real if padding == "ignored" else None,
-        counted=real if padding == "learnt" else None,
+        document=_ended_before(ids, eos) if documents == "separate" else None,
+        valid=filled if padding == "ignored" else None,
+        counted=filled if padding == "learnt" else None,
     )
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 _GROUP = 512  # pieces tokenised by one call,
-_GROUP_CHARACTERS = 1 << 20  # or fewer if they have so many characters
+_GROUP_CHARACTERS = 1 << 18  # or fewer if they have so many characters
 _LONG = 1 << 18  # a document of more characters is tokenised in pieces
 _AROUND = 200  # characters on each side of a cut that are compared with and without it
 _TRIES = 50  # line ends tried for each cut
@@ -30,6 +30,18 @@ def tokenise(
     """The ids [l] of each document with EOS appended, in the leanest type; `progress` names a bar
     shown after 3 s.
     """
+    parts: list[np.ndarray] = []
+    for ids, ended in pieces(tokenizer, documents, progress):
+        parts.append(ids)
+        if ended:
+            yield np.concatenate(parts)
+            parts = []
+
+
+def pieces(
+    tokenizer: PreTrainedTokenizerFast, documents: Iterable[str], progress: str | None = None
+) -> Iterator[tuple[np.ndarray, bool]]:
+    """As `tokenise`, a long document in several pieces, each with whether a document ends there."""
     from tqdm import tqdm
 
     backend = tokenizer.backend_tokenizer
@@ -41,19 +53,15 @@ def tokenise(
         encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
-    pieces = (piece for document in documents for piece in _pieces(document, encode))
-    end = np.array([tokenizer.eos_token_id], dtype)
-    parts: list[np.ndarray] = []
+    texts = (piece for document in documents for piece in _pieces(document, encode))
+    end = [tokenizer.eos_token_id]
     with tqdm(
         desc=progress, delay=3, unit=" characters", unit_scale=True, disable=progress is None
     ) as bar:
-        for group in _groups(pieces):
+        for group in _groups(texts):
             encoded = encode([text for text, _ in group])
             for (_, last), ids in zip(group, encoded, strict=True):
-                parts.append(np.array(ids, dtype))
-                if last:
-                    yield np.concatenate([*parts, end])
-                    parts = []
+                yield np.array(ids + end if last else ids, dtype), last
             bar.update(sum(len(text) for text, _ in group))
 
 

@@ -5,8 +5,11 @@ and the same everywhere.
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,7 +24,7 @@ def joined(device: str) -> Iterator[str]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield device
         return
-    local = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if device == "cuda" else device
+    local = f"cuda:{local_rank()}" if device == "cuda" else device
     if local.startswith("cuda"):
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if local.startswith("cuda") else "gloo")
@@ -29,6 +32,37 @@ def joined(device: str) -> Iterator[str]:
         yield local
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def shared_folder() -> Iterator[str | None]:
+    """A folder for the processes of a machine, as long as this lasts; None for one alone."""
+    if world_size() == 1:
+        yield None
+        return
+    own = tempfile.mkdtemp(prefix="textdiff-") if local_rank() == 0 else None
+    everyones: list[Any] = [None] * world_size()
+    dist.all_gather_object(everyones, own)
+    try:
+        yield everyones[rank() - local_rank()]
+    finally:
+        if own is not None:
+            shutil.rmtree(own, ignore_errors=True)  # what is mapped into memory stays there
+
+
+@contextmanager
+def one_first() -> Iterator[None]:
+    """The first process of each machine does this before the others do."""
+    if world_size() > 1 and local_rank() > 0:
+        dist.barrier()
+    yield
+    if world_size() > 1 and local_rank() == 0:
+        dist.barrier()
+
+
+def local_rank() -> int:
+    """The number of this process on its machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def rank() -> int:

@@ -170,7 +170,7 @@ class TextDiffusionCLI(LightningCLI):
             raise SystemExit(130 if stop.code == 1 else stop.code) from None
 
     def before_fit(self) -> None:
-        """Refuse to write over another model, and read the data before anything is written."""
+        """Refuse to write over another model, or what cannot be written down."""
         run = Path(self.trainer.default_root_dir)
         if (whole(run) / CONFIG).exists() and self.config.fit.ckpt_path is None:
             raise ValueError(
@@ -178,13 +178,7 @@ class TextDiffusionCLI(LightningCLI):
                 f"(--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
                 "(--trainer.default_root_dir), or remove it"
             )
-        self.model.hparams_plain  # noqa: B018 - what cannot be written down is refused here
-        data: TextData = self.datamodule
-        data.tokenizer  # noqa: B018 - built on first use
-        if not data.corpus.streaming:
-            data.packed("train")
-        if self.trainer.limit_val_batches:
-            data.packed("validation")
+        self.model.hparams_plain  # noqa: B018 - refuses
 
     def _need_checkpoint(self) -> None:
         """An untrained network measures and fills in nothing of use."""
