@@ -56,11 +56,14 @@ def _mix(h: Tensor) -> Tensor:
 
 
 def _hash(*fields: int | Tensor) -> Tensor:
-    """Chain the fields, which broadcast, into one well-mixed int64."""
-    device = next((f.device for f in fields if isinstance(f, Tensor)), None)
-    h = torch.zeros((), dtype=torch.int64, device=device)
+    """Chain the fields, which broadcast, into one well-mixed int64.
+
+    Plain numbers stay on the CPU, where a tensor without dimensions goes with those of any device:
+    copied to a GPU, each would be waited for.
+    """
+    h = torch.zeros((), dtype=torch.int64, device="cpu")
     for field in fields:
-        h = _mix((h ^ torch.as_tensor(field, dtype=torch.int64, device=device)) + _GOLDEN)
+        h = _mix((h ^ torch.as_tensor(field, dtype=torch.int64)) + _GOLDEN)
     return h
 
 

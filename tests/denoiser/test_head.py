@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import textdiff.denoiser.head
 from textdiff.denoiser.head import row_values
 
 R, D, N = 200, 8, 500
@@ -21,7 +22,7 @@ class Products(TorchDispatchMode):
 
     def __torch_dispatch__(self, call, types, args=(), kwargs=None):
         tensors = [x for x in args if isinstance(x, torch.Tensor)]
-        if call.overloadpacket in PRODUCTS and any(N in x.shape for x in tensors):
+        if call.overloadpacket in PRODUCTS and any({N, 512} & {*x.shape} for x in tensors):
             self.seen += [x.dtype for x in tensors if x.dim() == 2]
         return call(*args, **(kwargs or {}))
 
@@ -58,7 +59,9 @@ def gradients(inputs, dtype, scale, share):
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_products_are_in_the_dtype_of_autocast_and_held_in_float32(dtype, bias):
+@pytest.mark.parametrize("whole", [1, 64])
+def test_products_are_in_the_dtype_of_autocast_and_held_in_float32(dtype, bias, whole, monkeypatch):
+    monkeypatch.setattr(textdiff.denoiser.head, "WHOLE", {"cpu": whole})
     inputs = head(bias)
     exact, full = gradients(inputs, torch.float32, 1.0, share=1.0)
     assert full and set(full) == {torch.float32}

@@ -16,7 +16,7 @@ from textdiff.denoiser.head import chunks, logits_of, row_values
 from textdiff.denoiser.visibility import Visibility
 from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide
 from textdiff.network import Transformer, TransformerDenoiser, block
-from textdiff.network.block import Condition, lean
+from textdiff.network.block import Condition, at, lean
 from textdiff.network.embeddings import rotary
 from textdiff.noise import Noise
 from textdiff.objective import (
@@ -63,10 +63,12 @@ def batch_of(ids: Tensor) -> Batch:
 @pytest.mark.parametrize("least", [1, 4, 96])
 @pytest.mark.parametrize("rows", [0, 1, 11])
 @pytest.mark.parametrize("tie", [False, True])
-def test_chunked_head_is_plain_autograd(tie, rows, least, monkeypatch):
+@pytest.mark.parametrize("whole", [1, 4])
+def test_chunked_head_is_plain_autograd(tie, rows, least, whole, monkeypatch):
     """Values, and the gradients of hidden rows, weight (or embedding) and bias, for chunks that do
-    not divide the rows.
+    not divide the rows, and with tokens of zeros behind the others.
     """
+    monkeypatch.setattr(head, "WHOLE", {"cpu": whole})
     N, net, process = 6, network(tie=tie), GammaHybrid(0.3)
     draw = torch.Generator().manual_seed(1)
     x, z = torch.randint(N, (rows,), generator=draw), torch.randint(N + 1, (rows,), generator=draw)
@@ -147,6 +149,18 @@ def test_a_lean_block_recomputes_no_product_and_has_the_plain_gradient(
         found.append((products.count, gradients))
     assert found[0][0] == found[1][0] > 0
     torch.testing.assert_close(found[0][1], found[1][1], rtol=1e-12, atol=1e-12)
+
+
+def test_a_place_is_read_by_a_look_up_or_by_a_product():
+    """Rows and gradients of both are the same."""
+    table, place = torch.randn(3, 4, dtype=torch.float64), torch.randint(3, (2, 5))
+    results = []
+    for read in (place, torch.nn.functional.one_hot(place, 3).double()):
+        own = table.clone().requires_grad_()
+        rows = at(read, own)
+        (gradient,) = torch.autograd.grad(rows.square().sum(), own)
+        results.append((rows.detach(), gradient))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-12, atol=0)
 
 
 def test_chunks_cover_the_rows_and_bound_the_logits(monkeypatch):

@@ -48,8 +48,9 @@ def add_at_own(logits: Tensor, z: Tensor, shift: float | Tensor) -> Tensor:
     MASK).
     """
     N = logits.shape[-1]
-    shift = torch.as_tensor(shift, dtype=logits.dtype, device=logits.device).expand(z.shape)
-    amount = torch.where(z < N, shift, torch.zeros_like(shift))
+    if not isinstance(shift, Tensor):
+        shift = torch.full((), shift, device=z.device, dtype=logits.dtype)  # made there: no wait
+    amount = torch.where(z < N, shift, torch.zeros_like(shift)).to(logits.dtype)
     return logits.scatter_add(-1, z.clamp(max=N - 1).unsqueeze(-1), amount.unsqueeze(-1))
 
 

@@ -9,12 +9,17 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import dropout, embedding, gelu
+from torch.nn.functional import dropout, embedding, gelu, one_hot
 from torch.utils.checkpoint import checkpoint
 
 from ..denoiser.visibility import Visibility
 from .attention import attend
 from .embeddings import Rotation
+
+FEW = 64
+"""Up to so many times on a GPU, each row's is read by a product: the gradient of a look-up sorts
+all rows, and waits for it.
+"""
 
 Extend = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Keys and values of the fed rows -> these with the cached ones before them."""
@@ -32,7 +37,7 @@ class BlockShape(Protocol):
 
 class Condition(NamedTuple):
     """The noise condition of the rows: a table [U, D] of the times that occur, and each row's place
-    in it [B, R].
+    in it, [B, R] or as [B, R, U] of ones and zeros.
     """
 
     table: Tensor
@@ -42,7 +47,15 @@ class Condition(NamedTuple):
     def of(cls, embed: nn.Module, levels: Tensor) -> Condition:
         """That of rows at `levels` [B, R]: few differ in a call, so each is embedded once."""
         distinct, place = levels.unique(return_inverse=True)
-        return cls(embed(distinct), place)
+        table = embed(distinct)
+        if levels.is_cuda and torch.is_grad_enabled() and len(distinct) <= FEW:
+            place = one_hot(place, len(distinct)).to(table.dtype)
+        return cls(table, place)
+
+
+def at(place: Tensor, table: Tensor) -> Tensor:
+    """The rows [B, R, D] of a table [U, D] at their places."""
+    return place @ table if place.is_floating_point() else embedding(place, table)
 
 
 class Modulation(NamedTuple):
@@ -56,13 +69,15 @@ class Modulation(NamedTuple):
 
 
 def lean(function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """function(*inputs), of which the backward pass keeps the inputs alone.
+    """function(*inputs), of which the backward pass keeps the inputs alone, on a CPU.
 
-    What feeds a last matrix product is computed again, the product itself is not: recomputing stops
-    at the last tensor that is wanted.
+    A GPU has the memory, and its host no time for so many small calls. What feeds a last matrix
+    product is computed again, the product itself is not: recomputing stops at the last tensor that
+    is wanted.
     """
     # A compiler decides itself what to recompute.
-    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+    on_gpu = any(x is not None and x.is_cuda for x in inputs)
+    if torch.compiler.is_compiling() or on_gpu or not torch.is_grad_enabled():
         return function(*inputs)
     return checkpoint(function, *inputs, use_reentrant=False, preserve_rng_state=False)
 
@@ -71,18 +86,18 @@ def modulate(
     norm: nn.Module, x: Tensor, place: Tensor | None, shift: Tensor | None, scale: Tensor | None
 ) -> Tensor:
     """norm(x), with noise conditioning (1 + scale) norm(x) + shift; shift and scale are tables [U,
-    D], read at `place` [B, R].
+    D], read at `place`.
     """
     if place is None or shift is None or scale is None:
         return norm(x)
-    return torch.addcmul(embedding(place, shift), norm(x), embedding(place, 1 + scale))
+    return torch.addcmul(at(place, shift), norm(x), at(place, 1 + scale))
 
 
 def gated(x: Tensor, y: Tensor, place: Tensor | None, gate: Tensor | None) -> Tensor:
-    """x + y, with noise conditioning x + gate y; gate is a table [U, D], read at `place` [B, R]."""
+    """x + y, with noise conditioning x + gate y; gate is a table [U, D], read at `place`."""
     if place is None or gate is None:
         return x + y
-    return torch.addcmul(x, embedding(place, gate), y)
+    return torch.addcmul(x, at(place, gate), y)
 
 
 class Block(nn.Module):
@@ -119,12 +134,12 @@ class Block(nn.Module):
     ) -> Tensor:
         B, R = qkv.shape[:2]
         D = self.out.in_features
-        q, k, v = qkv.view(B, R, 3, self.heads, D // self.heads).unbind(2)  # (B, R, H, D/H) each
+        H = self.heads
+        qk, v = qkv.view(B, R, 3 * H, D // H).split([2 * H, H], 2)
         # v is copied, lest it keep q and k before their rotation alive; under autocast the
         # rotation is float32
-        q = rotation(q)[:, skip:].to(v.dtype).transpose(1, 2)
-        k = rotation(k).to(v.dtype).transpose(1, 2)
-        v = v.contiguous().transpose(1, 2)
+        q, k = (x.transpose(1, 2) for x in rotation(qk).to(v.dtype).split(H, 2))
+        q, v = q[:, :, skip:], v.contiguous().transpose(1, 2)
         if extend is not None:
             k, v = extend(k, v)
         rate = self.dropout if self.training else 0.0

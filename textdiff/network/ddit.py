@@ -13,14 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding
 from transformers import AutoConfig, AutoModel, PreTrainedConfig
 from transformers import initialization as init
 
 from ..denoiser.cache import Cache
 from ..denoiser.visibility import Visibility
 from .base import DenoiserModel
-from .block import Block, Condition
+from .block import Block, Condition, at
 from .embeddings import SinusoidEmbedding
 from .stack import Stack, context_without_output
 
@@ -218,7 +217,7 @@ class DDiTDenoiser(DenoiserModel):
         skip = context_without_output(visibility, ids.shape[1])
         if self.modulation is not None and condition is not None:
             modulations = self.modulation(condition.table)
-            shift, scale = embedding(condition.place[:, skip:], modulations).chunk(2, -1)
+            shift, scale = at(condition.place[:, skip:], modulations).chunk(2, -1)
             x = x * (1 + scale) + shift
         if self.config.score_gamma is None:
             return x

@@ -118,8 +118,7 @@ class Bound:
         has_value = self.objective.has_value(rows, network.num_tokens, self.process) & (draw.t > 0)
         places = has_value.nonzero(as_tuple=True)  # once: on a GPU each boolean index waits for it
         chosen = rows[places]
-        factor = torch.as_tensor(draw.factor, dtype=torch.float64, device=draw.t.device)
-        factor = factor.expand(draw.t.shape)[places]
+        factor = (torch.ones_like(draw.t) * draw.factor)[places]
 
         def value(logits: Tensor, part: slice) -> Tensor:
             cavity = to_cavity(network, logits, chosen[part].z)
