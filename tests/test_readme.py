@@ -154,24 +154,26 @@ def run(words: list[str]) -> None:
         main([*words[1:], *toy(words)])
 
 
-@pytest.mark.parametrize("page", PAGES)  # in this order: the others go on with the first one's runs
-def test_every_command_and_all_python_runs(page, workplace, capsys):
-    for words in commands(page):
-        run(words)
-    for block in filterfalse(is_mine, blocks(page, "python")):
-        for whole, small in SMALLER.items():
-            block = block.replace(whole, small)
-        exec(compile(block, page, "exec"), {"Transformer": Transformer})
-    if page == "README.md":
-        assert len(commands(page)) >= 10 and "ROMEO:" in capsys.readouterr().out
-        assert (workplace / "runs/gamma/model.safetensors").stat().st_size > 0
-    if page == OWN:
-        filled = (workplace / "runs/gamma/predictions.jsonl").read_text(encoding="utf-8")
-        assert filled.strip() and "[MASK]" not in filled
+def test_every_command_and_all_python_runs(workplace, capsys):
+    """All pages in one test: the others go on with the first one's runs."""
+    for page in PAGES:
+        for words in commands(page):
+            run(words)
+        for block in filterfalse(is_mine, blocks(page, "python")):
+            for whole, small in SMALLER.items():
+                block = block.replace(whole, small)
+            exec(compile(block, page, "exec"), {"Transformer": Transformer})
+        if page == "README.md":
+            assert len(commands(page)) >= 10 and "ROMEO:" in capsys.readouterr().out
+            assert (workplace / "runs/gamma/model.safetensors").stat().st_size > 0
+        if page == OWN:
+            filled = (workplace / "runs/gamma/predictions.jsonl").read_text(encoding="utf-8")
+            assert filled.strip() and "[MASK]" not in filled
 
 
 @pytest.mark.parametrize("page", ("experiments/README.md", "benchmarks/README.md"))
-def test_the_tables_are_those_of_the_results(page):
+def test_the_tables_are_those_of_the_results(page, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))  # as `python` does
     render = runpy.run_path(str(ROOT / "experiments/readme.py"))["render"]
     assert render(page, text(page)) == text(page), "run: python experiments/readme.py"
 

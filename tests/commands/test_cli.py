@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 import textdiff
 from textdiff.commands.cli import main
@@ -194,7 +195,9 @@ def test_autoregressive_samples(capsys):
 # --- Lightning's
 
 
-def test_validate_and_test(capsys, tmp_path):
+def test_validate_and_test(capsys, tmp_path, monkeypatch):
+    """A GPU that is there and was not asked for is no reason to warn."""
+    monkeypatch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
     for command, name in (("validate", "val/nelbo"), ("test", "test/nelbo")):
         capsys.readouterr()
         main(lightning(command, tmp_path / "run", *checkpoint()))

@@ -389,7 +389,7 @@ def evaluate(run, *words):
 
 
 def test_the_json_says_where_the_number_comes_from(run, capsys):
-    main(["evaluate", "perplexity", str(run), "--seed", "3"])
+    main(["evaluate", "perplexity", str(run), "--seed", "3", "--device", "cpu"])
     (path,) = (run / "results").iterdir()
     assert path.name == "perplexity-Files-validation-seed3.json"
     found = json.loads(path.read_text())
@@ -583,6 +583,8 @@ def test_two_processes_measure_what_one_does(run, tmp_path):
         "1",
         "--until-se",
         "0.1",
+        "--device",
+        "cpu",
     ]
     main([*words, "--output", str(tmp_path / "one.json")])
     with socket.socket() as free:
@@ -602,7 +604,7 @@ def test_two_processes_measure_what_one_does(run, tmp_path):
             "-c",
             READS,
             *words,
-            *("--device", "cpu", "--output"),
+            "--output",
             str(tmp_path / "two.json"),
         ]
         ranks.append(

@@ -36,6 +36,7 @@ def test_it_is_evaluate_perplexity_on_the_same_documents(run, options, packing, 
     file = tmp_path / "texts.jsonl"
     file.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     words = [str(copy), "--corpus", str(file), "--output", str(tmp_path / "out.json")]
+    words += ["--device", "cpu"]  # as the model here
     main(["evaluate", "perplexity", *words, *options])
     there = json.loads((tmp_path / "out.json").read_text())["bounds"]
     ours = {"hyperschedule": Block(4, 3), "draws": 2} if options else {}

@@ -9,11 +9,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..files import sha256
-from ..model.folder import CONFIG
+from ..model.folder import CONFIG, weights_sha256
 from ..model.model import Model
 from ..model.source import Source, find
-from ..model.weights import weights_sha256
 from ..spec import describe
 
 PACKAGES = ("torch", "transformers", "lightning", "datasets", "tokenizers", "numpy")
@@ -44,7 +45,8 @@ def software() -> dict[str, Any]:
         "textdiff": version("textdiff"),
         "git": _git_revision(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        # torch's own says which build it is, as its metadata need not
+        "versions": {name: version(name) for name in PACKAGES} | {"torch": torch.__version__},
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
