@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from gpu_tables import gpu
+
 from textdiff.evaluation.tables import plus_minus
 from textdiff.files import write_text
 
@@ -254,6 +256,7 @@ PAGES: dict[str, dict[str, Section]] = {
     "benchmarks/README.md": {
         "training": ("benchmarks/training.json", training),
         "generation": ("benchmarks/generation.json", generation),
+        "gpu": ("benchmarks/gpu.json", gpu),
     },
 }
 """Page -> section -> the JSON that it is made of, and how."""

@@ -95,9 +95,7 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
         help="network calls of a window; default: the hyperschedule's levels",
     )
     parser.add_argument(
-        "--stop-at-eos",
-        action="store_true",
-        help="a text ends at the tokenizer's end of text, or at one of those of the base",
+        "--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text"
     )
 
 
@@ -165,9 +163,9 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
     if options.no_cache:
         chosen["use_cache"] = False
     if options.stop_at_eos:
-        if not model.ends:
+        if model.tokenizer.eos_token_id is None:
             raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
-        chosen["eos_token_id"] = model.ends
+        chosen["eos_token_id"] = model.tokenizer.eos_token_id
     chosen["output_trajectory"] = any(path.suffix == ".html" for path in options.output or [])
     return model.generation_config.but(**chosen)
 
