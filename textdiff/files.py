@@ -18,6 +18,7 @@ from uuid import uuid4
 
 NEXT = ".next"  # in a folder: files that are whole and not all in place yet
 ASIDE = re.compile(r"\..*-[0-9a-f]{32}(\.[^.]*)?")  # names of what is being written
+LONGEST = 180  # bytes of a file name, with room for what is put around it
 FORGOTTEN = 3600.0  # seconds after which nobody writes on
 
 
@@ -30,10 +31,26 @@ def sha256(path: Path) -> str:
 def slug(*parts: str | None) -> str:
     """A file name, without its ending, made of the parts that there are.
 
+    It travels with a model: of a path it holds the last part, and a mark that tells it from others
+    of that name. One that is too long for a file system ends in such a mark.
+
     >>> slug("perplexity", "data/my text.txt", None, "Block(16, 4)")
-    'perplexity-data_my_text.txt-Block_16_4'
+    'perplexity-my_text.txt-e75b5c-Block_16_4'
     """
-    return re.sub(r"[^\w.=-]+", "_", "-".join(part for part in parts if part)).strip("_")
+    name = "-".join(_last(part) for part in parts if part)
+    name = re.sub(r"[^\w.=-]+", "_", name).strip("_")
+    if len(name.encode()) <= LONGEST:
+        return name
+    return name.encode()[: LONGEST - 7].decode(errors="ignore") + f"-{_mark(name)}"
+
+
+def _last(part: str) -> str:
+    folder, _, name = part.rstrip("/\\").replace("\\", "/").rpartition("/")
+    return f"{name}-{_mark(part)}" if folder else name
+
+
+def _mark(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ hand, MAUVE, and the command.
 
 import json
 import math
+import shutil
 import sys
 
 import pytest
@@ -15,6 +16,7 @@ from textdiff.data import TinyShakespeare
 from textdiff.evaluation import mauve_score, quality, texts
 from textdiff.evaluation.judge import Judge, Scores, open_judge
 from textdiff.evaluation.tables import Table, plus_minus
+from textdiff.files import slug
 
 WORDS = (
     "the quick brown fox jumps over the lazy dog and packs a box with five dozen liquor jugs "
@@ -363,6 +365,27 @@ def test_a_model_folder(tmp_path, judge_folder):
         and found["settings"]["nfe"] <= 4
         and "mauve" not in found
     )
+
+
+def test_a_checkpoint_and_names_of_results(tmp_path, judge_folder):
+    """What stands for a model elsewhere does here, too; each way of measuring has its own file."""
+    run = shutil.copytree(tiny.run(), tmp_path / "run")
+    words = ["evaluate", "samples", f"{run}/checkpoints/last.ckpt", "--judge", str(judge_folder)]
+    words += ["--num-samples", "2", "--max-tokens", "16"]
+    for schedule in ("Flat(2)", "Flat(4)"):
+        main([*words, "--hyperschedule", schedule])
+    names = {path.name for path in (run / "results" / "last").iterdir()}
+    judge = slug(str(judge_folder))
+    ways = [f"num_samples2-Flat_{levels}_-{judge}-max_tokens16" for levels in (2, 4)]
+    assert names == {f"quality-{way}.json" for way in ways}
+    (tmp_path / "a.jsonl").write_text('"one two three"\n"four five six"\n')
+    main(["evaluate", "samples", str(tmp_path / "a.jsonl"), "--judge", str(judge_folder)])
+    assert (tmp_path / f"quality-a-{judge}.json").is_file()
+
+
+def test_what_is_neither_a_file_nor_a_model_is_refused(tmp_path, judge_folder, capsys):
+    words = ["evaluate", "samples", "nowhere", "--judge", str(judge_folder)]
+    assert "there is no model folder 'nowhere'" in tiny.refused(capsys, words)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from ..evaluation.tables import Table, metric_rows
 from ..files import check_place, slug, write_json
 from .common import open_run, parser_of
 
+DRAWS = 16
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
@@ -20,16 +22,26 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--tasks", required=True, help="names, with commas between")
     parser.add_argument("--include", type=Path, help="folder with YAML tasks of your own")
     parser.add_argument(
-        "--draws", type=int, default=16, help="noisy versions of each request, even"
+        "--draws", type=int, default=DRAWS, help="noisy versions of each request, even"
     )
     parser.add_argument("--limit", type=int, help="only the first documents of a task")
     parser.add_argument(
         "--num-fewshot", type=int, help="examples in the context; default: the task's"
     )
     parser.add_argument(
-        "--output", type=Path, help="JSON file; default: RUN/results/harness-TASKS.json"
+        "--output",
+        type=Path,
+        help="JSON file; default: one in RUN/results named after these options",
     )
     return parser
+
+
+def _name(options: argparse.Namespace) -> str:
+    """A file name of its own for each way of measuring."""
+    ways = {"first": options.limit, "shots": options.num_fewshot, "seed": options.seed or None}
+    ways["draws"] = options.draws if options.draws != DRAWS else None
+    stated = [f"{name}{value}" for name, value in ways.items() if value is not None]
+    return f"{slug('harness', *options.tasks.split(','), *stated)}.json"
 
 
 def main(arguments: list[str]) -> None:
@@ -46,8 +58,7 @@ def main(arguments: list[str]) -> None:
             f"lm-evaluation-harness is not installed ({error}): pip install 'textdiff[harness]'"
         ) from None
     model = open_run(options)
-    name = f"{slug('harness', *options.tasks.split(','))}.json"
-    output = options.output or options.run.results / name
+    output = options.output or options.run.results / _name(options)
     check_place(output)
     adapter = TextdiffLM(model, options.draws, options.seed, options.batch_size)
     results = evaluate(

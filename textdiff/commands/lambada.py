@@ -23,7 +23,8 @@ FILL = (
 def _name(options: argparse.Namespace) -> str:
     """A file name of its own for each way of measuring."""
     first = f"first{options.limit}" if options.limit else None
-    return f"{slug('lambada', options.hyperschedule, first)}.json"
+    seed = f"seed{options.seed}" if options.seed else None
+    return f"{slug('lambada', options.hyperschedule, first, seed)}.json"
 
 
 def main(arguments: list[str]) -> None:

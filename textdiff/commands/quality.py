@@ -1,6 +1,4 @@
-"""`textdiff evaluate samples SAMPLES`: generative perplexity, entropy, distinct n-grams, repetition
-and MAUVE of texts.
-"""
+"""`textdiff evaluate samples SAMPLES`: perplexity under a judge, entropy, MAUVE, ... of texts."""
 
 from __future__ import annotations
 
@@ -13,8 +11,10 @@ from ..evaluation import mauve_score, quality, texts
 from ..evaluation.judge import DTYPES, FIELD_JUDGE, Judge, open_judge
 from ..evaluation.provenance import software
 from ..evaluation.tables import Table, plus_minus
-from ..files import check_place, sha256, write_json
+from ..files import check_place, sha256, slug, write_json
+from ..model.source import Source, find
 from .common import (
+    RUN,
     add_device,
     add_import,
     add_law,
@@ -30,15 +30,9 @@ MAUVES = (
     ("mauve_star", "mauve_star_sd", "MAUVE* ± k-means sd"),
 )
 """Key of a number, of its error, and how a table calls it."""
-ONLY_OF_A_RUN = (
-    "num_samples",
-    "length",
-    "hyperschedule",
-    "sampler",
-    "temperature",
-    "seed",
-    "batch_size",
-)
+LAW = ("num_samples", "length", "hyperschedule", "sampler", "temperature", "seed")
+ONLY_OF_A_RUN = (*LAW, "batch_size")
+MEASURING = ("judge", "bos", "max_tokens", "reference", "split", "features")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -51,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run",
         metavar="SAMPLES",
-        type=Path,
-        help=".json or .jsonl file of texts, or a model folder to sample from",
+        help=f".json or .jsonl file of texts, or what to sample from: {RUN}",
     )
     _add_judge(parser)
     _add_mauve(parser)
@@ -60,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         type=Path,
-        help="JSON file; default: quality.json beside the file, or in RUN/results",
+        help="JSON file; default: one named after these options, beside the file or in RUN/results",
     )
     add_import(parser)
     _add_drawing(parser.add_argument_group("sampling from a model folder"))
@@ -140,11 +133,11 @@ def _add_drawing(group: argparse._ArgumentGroup) -> None:
 
 def _samples(options: argparse.Namespace) -> dict[str, Any]:
     """The samples with all that is known about them."""
-    path: Path = options.run
     options_of_a_run = {name: getattr(options, name) for name in ONLY_OF_A_RUN}
     stated = [name for name, value in options_of_a_run.items() if value is not None]
-    if path.is_dir():
+    if isinstance(options.run, Source):
         return _drawn(options)
+    path: Path = options.run
     if stated:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in stated)
         raise ValueError(
@@ -162,8 +155,7 @@ def _samples(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _drawn(options: argparse.Namespace) -> dict[str, Any]:
-    """Samples of a model folder."""
-    folder: Path = options.run
+    """Samples of a model."""
     if options.batch_size is None:
         options.batch_size = 16
     law = {"hyperschedule": None, "sampler": None} | law_of(options)
@@ -171,7 +163,7 @@ def _drawn(options: argparse.Namespace) -> dict[str, Any]:
         law["seed"] = options.seed
     return texts.draw(
         open_run(options),
-        folder,
+        options.run,
         num_samples=256 if options.num_samples is None else options.num_samples,
         length=options.length,
         batch_size=options.batch_size,
@@ -263,13 +255,35 @@ def _check(options: argparse.Namespace) -> None:
         )
 
 
+def _opened(name: str) -> Path | Source:
+    """A file of texts, or a model."""
+    path = Path(name)
+    if path.suffix in (".json", ".jsonl") or (path.is_file() and path.suffix != ".ckpt"):
+        return path
+    return find(name)
+
+
+def _place(options: argparse.Namespace) -> Path:
+    """Where the result belongs, under a name of its own for each way of measuring."""
+    run: Path | Source = options.run
+    usual = _parser()
+    ways = {name: getattr(options, name) for name in (*LAW, *MEASURING)}
+    stated = [
+        value if isinstance(value, str) else f"{name}{value}"
+        for name, value in ways.items()
+        if value != usual.get_default(name)
+    ]
+    if isinstance(run, Source):
+        return run.results / f"{slug('quality', *stated)}.json"
+    return run.with_name(f"{slug('quality', run.stem, *stated)}.json")
+
+
 def main(arguments: list[str]) -> None:
     """`textdiff evaluate samples SAMPLES`."""
     options = _parser().parse_args(arguments)
     _check(options)
-    path: Path = options.run
-    folder = path / "results" if path.is_dir() else path.parent
-    output = options.output or folder / "quality.json"
+    options.run = _opened(options.run)
+    output = options.output or _place(options)
     check_place(output)
     drawn = _samples(options)
     judge = open_judge(options.judge, options.device, options.dtype)

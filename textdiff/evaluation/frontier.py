@@ -33,7 +33,7 @@ class Point:
     @property
     def name(self) -> str:
         """A file name of its own."""
-        return slug(self.model, self.sampler, self.hyperschedule)
+        return slug(self.model.replace("/", "_"), self.sampler, self.hyperschedule)
 
     @property
     def model(self) -> str:
