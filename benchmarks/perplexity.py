@@ -26,8 +26,8 @@ from textdiff.data import Benchmark
 from textdiff.data.benchmarks import DATA
 from textdiff.evaluation.tables import Table, plus_minus
 from textdiff.files import sha256, write_json
-from textdiff.model.folder import WEIGHTS
 from textdiff.model.source import find
+from textdiff.model.weights import WEIGHTS
 
 TEXTS = {"wikitext103": "WikiText", "lambada": "LAMBADA", "pubmed": "PubMed", "arxiv": "arXiv"}
 PUBLISHED = {  # zero-shot perplexities in Fathi, Scholak and Noël, arXiv:2504.06416

@@ -1,5 +1,6 @@
 """The model folder: what `fit` leaves, what `load` accepts, and what it refuses."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ import kills
 import pytest
 import tiny
 import torch
+from safetensors.torch import save_file
 
 import textdiff
 from textdiff import files
@@ -196,7 +198,7 @@ def other_architecture(folder):
     config = TransformerConfig(
         num_tokens=textdiff.load(folder).network.num_tokens, layers=2, width=16, heads=2
     )
-    hub.save_file(TransformerDenoiser(config).state_dict(), folder / "model.safetensors")
+    save_file(TransformerDenoiser(config).state_dict(), folder / "model.safetensors")
     sums = {name: files.sha256(folder / name) for name in (hub.WEIGHTS, hub.TOKENIZER)}
     spoil_json(folder, sha256=sums)
 
@@ -395,6 +397,47 @@ def test_a_place_that_cannot_be_written_is_said_before_the_work(tmp_path):
             files.check_place(place)
     files.check_place(tmp_path / "new" / "x.json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("part", ["network", "block"])
+def test_a_compiled_network_is_saved_as_the_plain_one(part, tmp_path):
+    model = textdiff.load(tiny.run())
+    expected = model.generate(seed=1, max_length=8).texts
+    if part == "network":
+        model = dataclasses.replace(model, network=torch.compile(model.network))
+    else:
+        model.network.blocks[0] = torch.compile(model.network.blocks[0])
+    assert any("_orig_mod" in name for name in model.network.state_dict())
+    again = textdiff.load(textdiff.save(model, tmp_path / "run"))
+    assert again.generate(seed=1, max_length=8).texts == expected
+
+
+class Adapter(torch.nn.Module):
+    """What PEFT puts in the place of a linear layer."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.base_layer = layer
+        self.lora_A = torch.nn.Linear(layer.in_features, 2, bias=False)
+
+
+@pytest.mark.parametrize("kind", ["adapter", "shape"])
+def test_what_load_would_refuse_is_not_written(kind, tmp_path):
+    model = textdiff.load(tiny.run())
+    textdiff.save(model, tmp_path / "run")
+    name, layer = next(
+        (name, part)
+        for name, part in model.network.named_modules()
+        if isinstance(part, torch.nn.Linear)
+    )
+    other = Adapter(layer) if kind == "adapter" else torch.nn.Linear(layer.in_features, 3)
+    model.network.set_submodule(name, other)
+    with pytest.raises(ValueError, match=r"merge them first .PEFT: network.merge_and_unload"):
+        textdiff.save(model, tmp_path / "run")
+    with pytest.raises(ValueError, match="merge"):
+        textdiff.save(model, tmp_path / "new")
+    textdiff.load(tmp_path / "run")
+    assert not (tmp_path / "new").exists()
 
 
 def test_write_json_leaves_no_litter(tmp_path):

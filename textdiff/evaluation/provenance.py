@@ -12,9 +12,10 @@ from typing import Any
 import torch
 
 from ..files import sha256
-from ..model.folder import CONFIG, weights_sha256
+from ..model.folder import CONFIG
 from ..model.model import Model
 from ..model.source import Source, find
+from ..model.weights import weights_sha256
 from ..spec import describe
 
 PACKAGES = ("torch", "transformers", "lightning", "datasets", "tokenizers", "numpy")

@@ -13,9 +13,9 @@ from typing import Any
 from ..data.corpora import Corpus
 from ..files import sha256, write_json
 from ..hyperschedule import Hyperschedule
-from ..model.folder import WEIGHTS
 from ..model.model import Model
 from ..model.source import find
+from ..model.weights import WEIGHTS
 from ..samplers import Sampler
 from ..spec import parse
 from . import mauve_score, quality, texts

@@ -7,23 +7,16 @@ run.
 
 from __future__ import annotations
 
-import hashlib
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 from transformers import (
     CONFIG_MAPPING,
-    AutoModel,
     AutoTokenizer,
-    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -31,7 +24,6 @@ from ..denoiser.prediction import Prediction
 from ..files import new_files, read_json, reason, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
-from ..network.base import own_arguments
 from ..objective import Measured
 from ..objective.batch import goes_on
 from ..process import Process
@@ -40,26 +32,13 @@ from . import checkpoint, reference
 from .model import Model
 from .source import Source, find
 from .travelling import TOKENIZER as TOKENIZER_FILES
+from .weights import WEIGHTS, read, stored, write
 
-WEIGHTS, TOKENIZER, CONFIG = "model.safetensors", "tokenizer.json", "config.json"
+TOKENIZER, CONFIG = "tokenizer.json", "config.json"
 GENERATION, REFERENCE = "generation_config.json", "reference.json"
 VERSION = version("textdiff")
 FORMAT = 1  # of the folder: raised when an older textdiff would misread it
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-
-
-def _plain(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-
-
-def weights_sha256(model: Model, source: Source) -> str:
-    """SHA-256 of the model.safetensors of a source, for a checkpoint of the one that `save` would
-    write.
-    """
-    if source.checkpoint is None:
-        return sha256(source.whole / WEIGHTS)
-    content = to_bytes(_plain(model.network.state_dict()), {"format": "pt"})
-    return hashlib.sha256(content).hexdigest()
 
 
 def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None = None) -> Path:
@@ -70,28 +49,20 @@ def save(model: Model, folder: str | Path, weights: Mapping[str, Tensor] | None 
         model: what to save; its network must be one of `textdiff.network`.
         folder: where to; made if missing.
         weights: state dict to write instead of the network's own (the EMA).
+
+    Raises:
+        ValueError: before anything is written, if `load` would refuse it.
     """
     folder = Path(folder)
-    state = weights if weights is not None else model.network.state_dict()
+    state = stored(model.network, weights)
     with new_files(folder, (GENERATION, CONFIG), own=TOKENIZER_FILES) as fresh:
-        _write_weights(_plain(state), fresh / WEIGHTS)
+        write(state, fresh / WEIGHTS)
         model.tokenizer.save_pretrained(fresh)
         write_json(fresh / GENERATION, model.generation_config.as_dict())
         sums = {name: sha256(fresh / name) for name in (WEIGHTS, TOKENIZER)}
         network = model.network.config.to_dict()
         write_json(fresh / CONFIG, network | {"textdiff": _described(model) | {"sha256": sums}})
     return folder
-
-
-def _write_weights(state: dict[str, Tensor], path: Path) -> None:
-    """Write safetensors, readable for whom the umask says: safetensors itself shuts others out."""
-    path.touch()
-    mode = path.stat().st_mode
-    try:
-        save_file(state, path, {"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"{path} cannot be written: {error}") from None
-    path.chmod(mode)
 
 
 def _described(model: Model) -> dict[str, Any]:
@@ -161,27 +132,6 @@ def _check_file(folder: Path, name: str, expected: dict[str, str]) -> None:
             f"{path} is not the file that {CONFIG} was written for: corrupt or half-written, write "
             "it again"
         )
-
-
-def _read_network(folder: Path, config: dict[str, Any]) -> PreTrainedModel:
-    """The network that a config.json describes; only the arguments of its own config class reach
-    transformers, which would fetch code for others (`attn_implementation`).
-    """
-    made = CONFIG_MAPPING[config["model_type"]]
-    values = own_arguments(made, config)
-    # The kernel is a choice of the machine, not of the model.
-    shape = made(**values | {"attention": "sdpa"})
-    network = AutoModel.from_config(shape, dtype=torch.float32, trust_remote_code=False)
-    path = folder / WEIGHTS
-    try:
-        network.load_state_dict(load_file(path), strict=True)
-    except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read ({error}): copy or write it again") from None
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path} holds a network of another architecture than {CONFIG} says: {error}"
-        ) from None
-    return network
 
 
 def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
@@ -261,7 +211,7 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
         process = build(ours["process"], Process, classes)
         schedule = build(ours["hyperschedule"], Hyperschedule, classes)
         prediction = Prediction(ours["prediction"])
-        network = _read_network(folder, config)
+        network = read(folder / WEIGHTS, config)
     else:
         network, process, schedule, prediction = checkpoint.parts(place.checkpoint, classes)
     documents, data = _packing(ours, schedule)

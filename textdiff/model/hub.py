@@ -13,9 +13,10 @@ from pathlib import Path
 
 from ..files import new_folder, read_json, sha256, write_json
 from . import card, reference, travelling
-from .folder import CONFIG, REFERENCE, VERSION, WEIGHTS, load, save
+from .folder import CONFIG, REFERENCE, VERSION, load, save
 from .model import Model
 from .source import Source, find, hub_errors
+from .weights import WEIGHTS
 
 CARD, UNKNOWN = "README.md", "unknown"
 
