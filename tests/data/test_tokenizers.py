@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoTokenizer
+import tiny
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+import textdiff
 from textdiff.data import (
     BPE,
     Characters,
@@ -17,7 +20,7 @@ from textdiff.data import (
     tokenizer_hash,
 )
 from textdiff.data.tokenising import tokenise
-from textdiff.data.tokenizers import END
+from textdiff.data.tokenizers import END, num_tokens_of
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is missing")
@@ -138,3 +141,28 @@ def test_pieces_of_a_long_document_give_its_tokens(folder, name, monkeypatch):
     whole = tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
     pieces, short = tokenise(tokenizer, [text, "short"])
     assert pieces.tolist() == [*whole, tokenizer.eos_token_id] and len(short) < 7
+
+
+@pytest.fixture
+def gap(tmp_path):
+    """The folder of a tokenizer of five tokens, whose ids have gaps."""
+    vocabulary = {"<eos>": 0, "<unk>": 1, "t": 2, "h": 5, "e": 8}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    backend.decoder = decoders.Fuse()
+    folder = tmp_path / "gap"
+    PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>").save_pretrained(folder)
+    return folder
+
+
+def test_ids_between_tokens_are_tokens_that_no_text_holds(gap, tmp_path):
+    """N is the largest id + 1: nothing is out of range in training, drawing or measuring."""
+    tokenizer = PretrainedTokenizer(str(gap)).load()
+    assert len(tokenizer) == 5 and num_tokens_of(tokenizer) == 9
+    named = ["--data.tokenizer=textdiff.data.PretrainedTokenizer"]
+    run = tiny.fit(tmp_path / "run", *named, f"--data.tokenizer.name_or_path={gap}")
+    model = textdiff.load(run)
+    assert model.mask_id == 9 and model.encode("the[MASK]").tolist() == [2, 5, 8, 9]
+    assert [model.decode_token(token) for token in (2, 3, 8, 9)] == ["t", "", "e", "[MASK]"]
+    assert len(model.generate("the", max_length=8, num_return_sequences=4).texts) == 4
+    assert model.measure("the the")[0].nats > 0

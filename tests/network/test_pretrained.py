@@ -13,6 +13,7 @@ import pytest
 import tiny
 import torch
 import yaml
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from torch.nn.functional import cross_entropy, pad
 from toys import a_bound
 from transformers import (
@@ -38,6 +39,7 @@ from textdiff.noise import Noise
 from textdiff.objective import Batch, Stratified
 from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid
 from textdiff.samplers import Ancestral
+from textdiff.training import TextDiffusion
 
 N, L, B, BOS = 7, 10, 3, 4
 GPT2 = {"n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 24}
@@ -313,6 +315,60 @@ def test_other_bases_are_refused(tmp_path):
         Pretrained(source("llama")).build(9, False, 0)
 
 
+def padded(base, to, rows):
+    """A base with `rows` rows of embeddings, whose tokenizer has N tokens, 5 of them with a name
+    and 2 gaps between their ids.
+    """
+    vocabulary = {"<eos>": 0, "<unk>": 1, "a": 2, "b": 4, "c": N - 1}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+    assert len(tokenizer) == 5
+    AutoModelForCausalLM.from_pretrained(source(base, rows)).save_pretrained(to)
+    tokenizer.save_pretrained(to)
+    return str(to)
+
+
+@each_base
+def test_rows_that_stand_for_no_token_are_left_out(base, tmp_path):
+    folder = padded(base, tmp_path, N + 9)
+    net = Pretrained(folder).build(N, False, BOS)
+    x = tokens()
+    assert net.num_tokens == N and net.head_parameters()[0].shape[0] == N
+    with torch.no_grad():
+        theirs = AutoModelForCausalLM.from_pretrained(folder).eval()(x).logits[..., :N]
+        torch.testing.assert_close(net.eval()(x), theirs, atol=1e-5, rtol=1e-5)
+    assert net.config.base["vocab_size"] == N
+    with pytest.raises(ValueError, match=f"has {N + 9} tokens, the data's tokenizer {N - 1}"):
+        Pretrained(folder).build(N - 1, False, BOS)  # not its own tokenizer
+
+
+def test_fewer_rows_than_tokens_are_refused_with_a_remedy_that_helps(tmp_path):
+    folder = padded("llama", tmp_path, N - 1)
+    with pytest.raises(ValueError, match=r"6 rows .*resize_token_embeddings.*save it"):
+        Pretrained(folder).build(N, False, BOS)
+    larger = AutoModelForCausalLM.from_pretrained(folder)
+    larger.resize_token_embeddings(N)
+    larger.save_pretrained(folder)
+    assert Pretrained(folder).build(N, False, BOS).num_tokens == N
+
+
+def test_the_tokens_that_end_a_text_are_taken_over(tmp_path):
+    folder = padded("llama", tmp_path, N + 9)
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    base.generation_config.eos_token_id = [4, 2, N + 3]
+    base.save_pretrained(folder)
+    net = Pretrained(folder).build(N, False, BOS)
+    tokenizer = PretrainedTokenizer(folder).load()
+    model = Model(net, Absorbing(), Slide(4, 2), tokenizer, L)
+    assert model.ends == (0, 4, 2)  # the tokenizer's own first; N + 3 is no token
+    run = textdiff.save(model, tmp_path / "run")
+    assert textdiff.load(run).ends == model.ends
+    main(["sample", str(run), "--stop-at-eos", "--output", str(tmp_path / "x.json")])
+    written = json.loads((tmp_path / "x.json").read_text())
+    assert written["generation_config"]["eos_token_id"] == [0, 4, 2]
+
+
 def test_missing_weights_are_refused(tmp_path):
     from safetensors.torch import load_file, save_file
 
@@ -390,6 +446,38 @@ def test_training_goes_on_and_the_folder_needs_no_base(config, tmp_path):
     with torch.no_grad():
         logits = [x.hex() for x in model.network(torch.arange(8)[None]).double().flatten().tolist()]
     assert done.stdout.splitlines()[-1] == f"{logits} {model.generate('the ', seed=3).texts}"
+
+
+def test_a_checkpoint_needs_no_base(tmp_path):
+    """To be opened, exported, rebuilt or gone on with; the same comes out as with the base."""
+    base, run, again = base_with_tokenizer(tmp_path / "base"), tmp_path / "run", tmp_path / "again"
+    main(words(base, run, "block", "--trainer.max_steps=2"))
+    shutil.copytree(run, again)
+    last, on = "checkpoints/last.ckpt", "--trainer.max_steps=4"
+    config = ["fit", "--config", str(run / "config.yaml"), f"--trainer.default_root_dir={run}"]
+    main([*config, "--ckpt_path", str(run / last), on])
+    base.rename(tmp_path / "gone")
+    model, net = textdiff.load(again), textdiff.load(again / last).network.state_dict()
+    for name, tensor in model.network.state_dict().items():
+        assert torch.equal(net[name], tensor)
+    textdiff.export(again / last, tmp_path / "out")
+    module = TextDiffusion.load_from_checkpoint(again / last, map_location="cpu")
+    assert torch.equal(module.network.mask, net["mask"])
+    config[2:] = [str(again / "config.yaml"), f"--trainer.default_root_dir={again}"]
+    main([*config, "--ckpt_path", str(again / last), on])
+    with_base, without = (textdiff.load(folder).network.state_dict() for folder in (run, again))
+    assert all(torch.equal(with_base[name], without[name]) for name in with_base)
+    network = yaml.safe_load((again / "config.yaml").read_text())["model"]["network"]["init_args"]
+    assert network["source"] == str(base) and network["config"] is None
+
+
+def test_a_checkpoint_of_another_base_is_refused(tmp_path, capsys):
+    base = base_with_tokenizer(tmp_path / "base")
+    main(words(base, tmp_path / "run", "block", "--trainer.max_steps=2"))
+    last = str(tmp_path / "run/checkpoints/last.ckpt")
+    other = shutil.copytree(base, tmp_path / "other")
+    line = tiny.refused(capsys, words(other, tmp_path / "new", "block", "--ckpt_path", last))
+    assert f"source {base} here {other}" in line
 
 
 def test_resuming_is_not_interrupting(tmp_path):

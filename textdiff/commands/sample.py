@@ -95,7 +95,9 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
         help="network calls of a window; default: the hyperschedule's levels",
     )
     parser.add_argument(
-        "--stop-at-eos", action="store_true", help="a text ends at the tokenizer's end of text"
+        "--stop-at-eos",
+        action="store_true",
+        help="a text ends at the tokenizer's end of text, or at one of those of the base",
     )
 
 
@@ -163,9 +165,9 @@ def _config(model: Model, options: argparse.Namespace) -> GenerationConfig:
     if options.no_cache:
         chosen["use_cache"] = False
     if options.stop_at_eos:
-        if model.tokenizer.eos_token_id is None:
+        if not model.ends:
             raise ValueError("--stop-at-eos: this model's tokenizer has no end of text")
-        chosen["eos_token_id"] = model.tokenizer.eos_token_id
+        chosen["eos_token_id"] = model.ends
     chosen["output_trajectory"] = any(path.suffix == ".html" for path in options.output or [])
     return model.generation_config.but(**chosen)
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .tokenizers import num_tokens_of
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
@@ -45,7 +47,7 @@ def pieces(
     from tqdm import tqdm
 
     backend = tokenizer.backend_tokenizer
-    dtype = smallest(len(tokenizer))
+    dtype = smallest(num_tokens_of(tokenizer))
     backend.no_truncation()  # some tokenizer.json ask for it; nothing may be dropped
     backend.no_padding()
 

@@ -1,6 +1,6 @@
 """Tokenizers by name: a pretrained one, a byte-level BPE or the characters of the corpus.
 
-The network appends MASK as id N = len(tokenizer); a tokenizer's own mask token stays an ordinary
+The network appends MASK as id N, the largest id + 1; a tokenizer's own mask token stays an ordinary
 token.
 """
 
@@ -139,6 +139,13 @@ class Characters(TokenizerSpec):
         tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
         tokenizer.decoder = decoders.Fuse()
         return _fast(tokenizer, unk_token=UNKNOWN)
+
+
+def num_tokens_of(tokenizer: PreTrainedTokenizerFast) -> int:
+    """N, the number of ids: where some of them stand for no token, these are tokens that no text
+    holds.
+    """
+    return 1 + max(tokenizer.get_vocab().values())
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerFast) -> str:

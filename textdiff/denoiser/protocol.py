@@ -84,6 +84,10 @@ class Architecture:
         """
         return None
 
+    def stored(self, network: Any) -> Architecture:
+        """What a checkpoint says of a network that this has built: enough to build it again."""
+        return self
+
     def build(self, num_tokens: int, sees_time: bool, bos: int) -> Any:
         """The untrained `Denoiser` module over N = num_tokens ordinary tokens, seeing t if
         `sees_time`.

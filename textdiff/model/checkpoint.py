@@ -48,6 +48,13 @@ def network_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
+def base(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
+    """The config of the base of an adapted model, which is not needed again."""
+    network = checkpoint.get(HYPER_PARAMETERS, {}).get("network", {})
+    config = network.get("init_args", {}).get("config")
+    return config if isinstance(config, dict) else None
+
+
 def parts(
     path: Path, classes: Sequence[type] = ()
 ) -> tuple[Any, Process, Hyperschedule, Prediction]:

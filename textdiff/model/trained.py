@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
+from ..data.tokenizers import num_tokens_of
 from ..denoiser.prediction import Prediction
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule, same_visibility
@@ -19,10 +20,11 @@ from ..process import Process
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> None:
     """Raise a ValueError unless the tokenizer has just the network's N ordinary tokens."""
-    if len(tokenizer) != num_tokens:
-        relation = "larger" if len(tokenizer) > num_tokens else "smaller"
+    size = num_tokens_of(tokenizer)
+    if size != num_tokens:
+        relation = "larger" if size > num_tokens else "smaller"
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, {relation} than the model's {num_tokens}: "
+            f"the tokenizer has {size} tokens, {relation} than the model's {num_tokens}: "
             "use the tokenizer the model was trained with"
         )
 
@@ -32,7 +34,7 @@ class Trained:
     """A network with the process, hyperschedule and tokenizer that it was trained with.
 
     Args:
-        network: the denoiser over N = len(tokenizer) ordinary tokens.
+        network: the denoiser over N = num_tokens_of(tokenizer) ordinary tokens.
         process: noising process it was trained with.
         hyperschedule: hyperschedule it was trained with.
         tokenizer: its tokenizer; MASK is not one of its tokens.
@@ -72,6 +74,14 @@ class Trained:
     def apart(self) -> int | None:
         """The id that ends a document, if documents are kept apart."""
         return self.tokenizer.eos_token_id if self.documents == "separate" else None
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens at which a text may be said to end: the tokenizer's EOS, and those of the
+        model that the network was made from.
+        """
+        eos = self.tokenizer.eos_token_id
+        return tuple(dict.fromkeys(([] if eos is None else [eos]) + list(self.network.ends)))
 
     @property
     def mask_id(self) -> int:

@@ -49,6 +49,11 @@ class DenoiserModel(PreTrainedModel):
         return self.config.num_tokens
 
     @property
+    def ends(self) -> tuple[int, ...]:
+        """Tokens that ended texts for the model that this was made from, beside its tokenizer's."""
+        return ()
+
+    @property
     def shifted(self) -> bool:
         """Whether row j-1 predicts token j."""
         return self.config.shifted

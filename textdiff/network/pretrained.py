@@ -9,7 +9,7 @@ keys and values to the attention function that is registered here.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -18,32 +18,21 @@ from transformers import (
     AttentionInterface,
     AutoConfig,
     AutoModel,
-    AutoModelForCausalLM,
     PreTrainedConfig,
-    PreTrainedModel,
 )
 from transformers import initialization as init
 
 from ..denoiser.cache import Cache
 from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
-from ..files import reason
 from .attention import attend
 from .base import DenoiserModel
+from .bases import open_base, plain_config
 from .embeddings import TimeEmbedding
-from .families import base_config, check_family
+from .families import base_config
 from .kernels import check_backend
 from .stack import context_without_output
 
-FORGOTTEN = (
-    "_name_or_path",
-    "transformers_version",
-    "architectures",
-    "dtype",
-    "id2label",
-    "label2id",
-)
-"""Entries of the base's config that say where it came from, or name classes."""
 ATTENTION = "textdiff"
 
 
@@ -119,11 +108,14 @@ class Pretrained(Architecture):
             (`textdiff.network.kernels`).
         checkpoint: compute activations again in the backward pass: less memory, about a third
             more time.
+        config: the base's own, as checkpoints hold it: the network is made from it alone, for
+            weights that come from there, and the base is not needed again.
     """
 
     source: str
     attention: Literal["sdpa", "flex", "flash"] = "sdpa"
     checkpoint: bool = False
+    config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_backend(self.attention)
@@ -133,61 +125,34 @@ class Pretrained(Architecture):
         """The base's own."""
         return self.source
 
+    def stored(self, network: Any) -> Architecture:
+        """This with the config of the base."""
+        return self if network is None else replace(self, config=network.config.base)
+
     def build(self, num_tokens: int, sees_time: bool, bos: int) -> PretrainedDenoiser:
         """The base's weights, with a row for MASK (the mean of all embeddings) and, if
-        `sees_time`, a time embedding of zero.
+        `sees_time`, a time embedding of zero. Rows that stand for no token of its tokenizer are
+        left out.
 
         Raises:
             ValueError: if the base cannot be loaded, is of another family, or has not num_tokens
                 tokens.
         """
-        base = self._open()
-        if base.config.vocab_size != num_tokens:
-            raise ValueError(
-                f"{self.source!r} has {base.config.vocab_size} tokens, the data's tokenizer "
-                f"{num_tokens}: use the base's own, --data.tokenizer "
-                "textdiff.data.PretrainedTokenizer --data.tokenizer.name_or_path "
-                f"{self.source}"
-            )
-        plain = {
-            name: value for name, value in base.config.to_dict().items() if name not in FORGOTTEN
-        }
+        base = None if self.config is not None else open_base(self.source, num_tokens)
+        plain = self.config if base is None else plain_config(base)
         config = PretrainedDenoiserConfig(plain, sees_time, bos, attention=self.attention)
         network = PretrainedDenoiser(config)
-        network.base.load_state_dict(base.base_model.state_dict())
-        if network.output is not None:
-            network.output.load_state_dict(base.get_output_embeddings().state_dict())
-        with torch.no_grad():
-            network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
+        if base is not None:
+            network.base.load_state_dict(base.base_model.state_dict())
+            if network.output is not None:
+                network.output.load_state_dict(base.get_output_embeddings().state_dict())
+            with torch.no_grad():
+                network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
         if self.checkpoint:
             # its new name came after transformers 5.17
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
                 network.base.gradient_checkpointing_enable({"use_reentrant": False})
         return network
-
-    def _open(self) -> PreTrainedModel:
-        """The base in float32, with every weight in its place."""
-        try:
-            config = AutoConfig.from_pretrained(self.source, trust_remote_code=False)
-            check_family(config)
-            config._attn_implementation = None  # it may name a kernel on the Hub
-            opened: Any = AutoModelForCausalLM.from_pretrained(
-                self.source,
-                config=config,
-                dtype=torch.float32,
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"{self.source!r} cannot be loaded ({reason(error)}): give the id of a GPT-2 or "
-                "Llama, or a local folder"
-            ) from None
-        base, loading = opened
-        if loading["missing_keys"]:
-            missing = ", ".join(sorted(loading["missing_keys"])[:3])
-            raise ValueError(f"{self.source!r} lacks weights ({missing}): copy it again")
-        return base
 
 
 class PretrainedDenoiser(DenoiserModel):
@@ -221,6 +186,13 @@ class PretrainedDenoiser(DenoiserModel):
     def num_tokens(self) -> int:
         """N."""
         return self.base.config.vocab_size
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Those of the base."""
+        ends = self.config.base.get("eos_token_id")
+        ids = ends if isinstance(ends, list | tuple) else [ends]
+        return tuple(token for token in ids if token is not None and token < self.num_tokens)
 
     @property
     def shifted(self) -> bool:

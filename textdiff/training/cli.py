@@ -25,7 +25,9 @@ from ..data import PretrainedTokenizer, TextData
 from ..files import new_file, whole, write_text
 from ..model import checkpoint
 from ..model.folder import CONFIG, load
-from ..spec import describe
+from ..model.source import find
+from ..network import Pretrained
+from ..spec import describe, public_path
 from . import configs, finetuning
 from .callbacks import ModelFolder, ProgressLines
 from .module import TextDiffusion
@@ -72,6 +74,7 @@ class TextDiffusionCLI(LightningCLI):
 
     def __init__(self, classes: Sequence[type], **options: Any):
         self.classes = classes
+        self.base: dict[str, Any] | None = None  # of an adapted model that a training goes on with
         super().__init__(**options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -113,12 +116,19 @@ class TextDiffusionCLI(LightningCLI):
             if config.model.network is None:
                 config.model.network = _described(finetuning.architecture(origin))
         config.model.init_from = None
+        network = config.model.network
+        adapted = network is not None and network.class_path == public_path(Pretrained)
+        goes_on = adapted and self.base is not None
+        if goes_on:
+            network.init_args.config = self.base
         super().instantiate_classes()
         config.model.init_from = began
+        if goes_on:
+            network.init_args.config = None
         self.model.origin = origin
         name = self.model.architecture.tokenizer
         if name is not None and self.datamodule.spec is None:
-            self.datamodule.spec = PretrainedTokenizer(name)
+            self.datamodule.spec = PretrainedTokenizer(_beside(config.get("ckpt_path")) or name)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """CSV logs always, TensorBoard's if it is installed, unless the config names loggers.
@@ -154,7 +164,7 @@ class TextDiffusionCLI(LightningCLI):
         """
         path = self.config[self.config.subcommand].get("ckpt_path")
         if path and Path(path).is_file():
-            checkpoint.read(path, device="meta")
+            self.base = checkpoint.base(checkpoint.read(path, device="meta"))
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; a new run folder is removed again if not even one step could be made."""
@@ -203,6 +213,16 @@ class TextDiffusionCLI(LightningCLI):
         path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
         lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
         write_text(path, "".join(lines))
+
+
+def _beside(path: str | None) -> str | None:
+    """The folder of the run of a checkpoint, where its tokenizer is; None if it stands alone."""
+    if path is None or not Path(path).is_file():
+        return None
+    try:
+        return str(find(path).whole)
+    except ValueError:
+        return None
 
 
 def _described(value: Any) -> Namespace:

@@ -26,7 +26,7 @@ SHAPELESS = {
     "_name_or_path",
 }
 """Entries of a network's config that say nothing of its weights."""
-UNIMPORTANT = ("dropout", "attention", "checkpoint")
+UNIMPORTANT = ("dropout", "attention", "checkpoint", "config")
 """The same for the arguments of an architecture."""
 
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
-from ..data.tokenizers import tokenizer_hash
+from ..data.tokenizers import num_tokens_of, tokenizer_hash
 from ..hyperschedule import Flat, Hyperschedule
 from ..model.folder import load
 from ..model.model import Model
@@ -123,11 +123,11 @@ class TextDiffusion(LightningModule):
         """Build the network once the tokenizer is known."""
         tokenizer = None if self._trainer is None else self._tokenizer
         if self.network is None and tokenizer is not None:
-            self.num_tokens = len(tokenizer)
+            self.num_tokens = num_tokens_of(tokenizer)
             self.bos = tokenizer.bos_token_id
             with torch.random.fork_rng():
                 torch.manual_seed(self.seed)
-                self._build_network(len(tokenizer))
+                self._build_network(self.num_tokens)
         elif self.network is not None and tokenizer is not None:
             check_tokenizer(tokenizer, self.network.num_tokens)
         if self.origin is not None and tokenizer is not None:
@@ -146,7 +146,7 @@ class TextDiffusion(LightningModule):
             "process": self.process,
             "hyperschedule": self.hyperschedule,
             "objective": self.objective,
-            "network": self.architecture,
+            "network": self.architecture.stored(self.network),
             "estimator": self.estimator,
             "sampler": self.sampler,
         }
