@@ -176,11 +176,11 @@ def _sync_all(folder: Path) -> None:
             _sync(path)
 
 
-def check_place(path: Path) -> None:
+def check_place(path: Path, option: str = "--output") -> None:
     """Try to write where `path` will be, before the work whose result it is.
 
     Raises:
-        ValueError: if that fails.
+        ValueError: if that fails; it names the option that says where.
     """
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
@@ -190,7 +190,7 @@ def check_place(path: Path) -> None:
             file.write(bytes(1 << 16))
     except OSError as error:
         raise ValueError(
-            f"{str(path)!r} cannot be written ({error.strerror}): name another place with --output"
+            f"{str(path)!r} cannot be written ({error.strerror}): name another place with {option}"
         ) from None
 
 

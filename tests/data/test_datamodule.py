@@ -169,14 +169,15 @@ def test_one_process_reads_the_corpus_and_the_others_its_rows(corpus, tmp_path, 
     with pytest.raises(ValueError, match="was to write the test split"):
         second.packed("test")
     second.teardown("fit")
-    assert (tmp_path / "run" / ".shared").is_dir()
+    assert (tmp_path / "run" / ".textdiff-shared").is_dir()
     first.teardown("fit")
-    assert not (tmp_path / "run" / ".shared").exists()
+    assert not (tmp_path / "run" / ".textdiff-shared").exists()
     assert np.array_equal(mine.ids, theirs.ids)  # still mapped
 
 
 def test_one_process_alone_shares_nothing(corpus, tmp_path):
     data = pretend(TextData(corpus, Characters(), 16, 4), 0, 1, tmp_path)
+    (tmp_path / ".textdiff-shared").mkdir()  # of a run on several that was killed
     data.prepare_data()
     data.teardown("fit")
     assert not list(tmp_path.iterdir())

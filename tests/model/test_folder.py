@@ -440,6 +440,17 @@ def test_what_load_would_refuse_is_not_written(kind, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_network_that_auto_model_does_not_know_is_not_written(tmp_path):
+    class Mine(TransformerConfig):
+        model_type = "mine"
+
+    model = textdiff.load(tiny.run())
+    model.network.config.__class__ = Mine
+    with pytest.raises(ValueError, match=r"AutoConfig\.register"):
+        textdiff.save(model, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_write_json_leaves_no_litter(tmp_path):
     files.write_json(tmp_path / "deep" / "x.json", {"ε": 1})
     assert json.loads((tmp_path / "deep" / "x.json").read_text()) == {"ε": 1}

@@ -116,7 +116,7 @@ def test_two_ranks_train_two_streams_shifted_conditioned_on_packed_documents_as_
     # One of the two processes reads the text: once for the tokenizer, and each split once.
     processes, splits = zip(*map(str.split, (tmp_path / "read.txt").open()), strict=True)
     assert len(set(processes)) == 1 and splits == ("train", "train", "validation")
-    assert not (tmp_path / "two" / ".shared").exists()
+    assert not (tmp_path / "two" / ".textdiff-shared").exists()
 
 
 @pytest.mark.parametrize("model", ["epsilon"])

@@ -130,6 +130,7 @@ def test_a_place_that_cannot_be_written_is_said_before_anything_is_measured(tmp_
     file = tmp_path / "file"
     file.write_text("")
     for words in (
+        ["fit", *tiny.configs("trainer/quick", "model/epsilon"), *tiny.toy(file / "run")],
         ["evaluate", "perplexity", str(tiny.run()), "--output", f"{file}/x.json"],
         ["evaluate", "samples", str(tiny.run()), "--judge=x", "--output", f"{file}/x.json"],
         ["sample", str(tiny.run()), "--output", f"{file}/x.json"],

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..convert import FAMILIES, convert
-from ..files import new_folder
-from ..model.folder import save
+from ..files import check_place, new_folder
+from ..model.folder import CONFIG, save
 
 
 def main(arguments: list[str]) -> None:
@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> None:
         raise ValueError(
             f"{str(out)!r} is already there: give a new folder, nothing is written over"
         )
+    check_place(out / CONFIG, "OUT")
     model = convert(options.family, options.source, options.tokenizer, options.config)
     with new_folder(out) as fresh:
         save(model, fresh)

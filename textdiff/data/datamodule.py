@@ -126,9 +126,10 @@ class TextData(lightning.LightningDataModule):
         mapped into memory.
         """
         trainer: Any = self.trainer
+        stage = trainer.state.fn
+        Shared.beside(trainer).remove()  # what a killed run left
         if (shared := Shared.of(trainer)) is not None:
             shared.give(self.tokenizer)
-        stage = trainer.state.fn
         if stage == "fit" and not self.corpus.streaming:
             self.packed("train")
         if stage in ("fit", "validate") and trainer.limit_val_batches:

@@ -12,7 +12,7 @@ from ..files import new_folder
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-FOLDER = ".shared"  # in the run's folder, for as long as it trains
+FOLDER = ".textdiff-shared"  # in the run's folder, for as long as it trains
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ class Shared:
     @classmethod
     def of(cls, trainer: Any) -> Shared | None:
         """That of a trainer; None if there is nobody to share with."""
-        if trainer is None or trainer.world_size == 1:
-            return None
+        return None if trainer is None or trainer.world_size == 1 else cls.beside(trainer)
+
+    @classmethod
+    def beside(cls, trainer: Any) -> Shared:
+        """The folder, whether or not there is somebody."""
         return cls(Path(trainer.default_root_dir) / FOLDER, makes=trainer.local_rank == 0)
 
     def give(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        """Write the tokenizer; what an earlier run left is removed."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Write the tokenizer."""
         with new_folder(self.folder / "tokenizer") as fresh:
             tokenizer.save_pretrained(fresh)
 

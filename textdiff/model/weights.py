@@ -31,8 +31,14 @@ def stored(network: Any, weights: Mapping[str, Tensor] | None = None) -> dict[st
         weights: a state dict instead of its own.
 
     Raises:
-        ValueError: if `read` would refuse them: adapters of another library are in it.
+        ValueError: if `read` would refuse them: the class of the network is not registered, or
+            adapters of another library are in it.
     """
+    if network.config.model_type not in CONFIG_MAPPING:
+        raise ValueError(
+            f"{type(network).__name__} is a network that AutoModel does not know: register it, "
+            "AutoConfig.register(model_type, its config) and AutoModel.register(its config, it)"
+        )
     state = network.state_dict() if weights is None else weights
     plain = {name.replace(COMPILED, ""): value for name, value in state.items()}
     with torch.device("meta"):

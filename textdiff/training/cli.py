@@ -22,7 +22,7 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ..data import PretrainedTokenizer, TextData
-from ..files import new_file, whole, write_text
+from ..files import check_place, new_file, whole, write_text
 from ..model import checkpoint
 from ..model.folder import CONFIG, load
 from ..model.source import find
@@ -189,6 +189,7 @@ class TextDiffusionCLI(LightningCLI):
                 f"(--ckpt_path {run}/checkpoints/last.ckpt), name another folder "
                 "(--trainer.default_root_dir), or remove it"
             )
+        check_place(run / CONFIG, "--trainer.default_root_dir")
         self.model.hparams_plain  # noqa: B018 - refuses
 
     def _need_checkpoint(self) -> None:
