@@ -285,8 +285,8 @@ def main(arguments: list[str]) -> None:
     options.run = _opened(options.run)
     output = options.output or _place(options)
     check_place(output)
-    drawn = _samples(options)
     judge = open_judge(options.judge, options.device, options.dtype)
+    drawn = _samples(options)
     samples = drawn["samples"]
     result = {"quality": _judged(options, judge, samples)}
     if options.reference:
