@@ -52,7 +52,7 @@ def nulls(
     rows = {}
     for name, draw in null_rows(judge, corpus, split, study.seed).items():
         texts = draw(study.num_samples, SPARE * study.max_tokens)
-        measured = sweep.measures(study, texts, folder, opened)
+        measured = sweep.measures(study, texts, folder, opened, judge.end)
         rows[name] = frontier.numbers(measured["quality"], measured["mauve"])
     write_json(path, {"settings": wanted, "rows": rows})
     return rows

@@ -38,6 +38,11 @@ PASSAGES = [
 ]
 
 
+def test_an_error_that_is_not_known_is_none():
+    assert Accuracy(0, 20, 20).standard_error is Accuracy(20, 20, 20).standard_error is None
+    assert Accuracy(5, 20, 20).standard_error == pytest.approx((0.25 * 0.75 / 20) ** 0.5)
+
+
 def test_a_passage_is_cut_at_its_last_word():
     tokenizer = textdiff.load(tiny.run()).tokenizer
     ids, last = cut(tokenizer, "the quick brown fox ", 100)

@@ -2,21 +2,28 @@
 hand, MAUVE, and the command.
 """
 
+import copy
 import json
 import math
 import shutil
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import tiny
 import torch
 
+import textdiff
 from textdiff.commands.cli import main
 from textdiff.data import TinyShakespeare
 from textdiff.evaluation import mauve_score, quality, texts
 from textdiff.evaluation.judge import Judge, Scores, open_judge
 from textdiff.evaluation.tables import Table, plus_minus
 from textdiff.files import slug
+from textdiff.generation.config import GenerationConfig
+from textdiff.hyperschedule import Flat
+from textdiff.model.text import running
 
 WORDS = (
     "the quick brown fox jumps over the lazy dog and packs a box with five dozen liquor jugs "
@@ -115,6 +122,22 @@ def test_truncation_and_texts_that_cannot_be_scored(judge):
         judge.score(TEXTS, max_tokens=17)
     with pytest.raises(ValueError, match="reads up to 16 tokens, not 20"):
         judge.score(["fox " * 20])
+
+
+def test_the_context_holds_the_judges_own_marks_too(judge, encoder_folder, monkeypatch):
+    long = ["fox " * 40] * 2
+    assert judge.score(long, 16).scored.tolist() == [15, 15]
+    assert judge.score(long, 15, bos=True).scored.tolist() == [15, 15]
+    with pytest.raises(ValueError, match="up to 15 tokens beside 1 of its own, not 16"):
+        judge.score(long, 16, bos=True)
+    encoder = open_judge(str(encoder_folder))
+    monkeypatch.setattr(encoder.tokenizer, "num_special_tokens_to_add", lambda: 2)
+    assert encoder.features(long, 14).shape == (2, 8)
+    with pytest.raises(ValueError, match="up to 14 tokens beside 2 of its own, not 15"):
+        encoder.features(long, 15)
+    encoder.network.embeddings.position_embeddings.padding_idx = 1  # as RoBERTa counts
+    with pytest.raises(ValueError, match="up to 12 tokens beside 2 of its own, not 13"):
+        encoder.features(long, 13)
 
 
 def test_features(judge, encoder_folder):
@@ -270,6 +293,54 @@ def test_human_texts_are_verbatim_and_of_one_length(judge):
         texts.human(judge, TinyShakespeare(), "validation", 1000000, 7)
 
 
+def ending(judge, eos):
+    """The judge with this EOS."""
+    tokenizer = copy.deepcopy(judge.tokenizer)
+    tokenizer.eos_token = eos
+    return replace(judge, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("eos", [None, "[UNK]"])
+def test_human_texts_go_on_over_the_ends_of_documents(judge, eos):
+    """Lines of five words in pieces of 13 tokens: as many as the whole has room for."""
+    lines = [" ".join(WORDS[i : i + 5]) for i in range(10)]
+    judge = ending(judge, eos)
+    corpus = SimpleNamespace(name="lines", documents=lambda split: iter(lines))
+    whole = (eos or "\n").join([*lines, ""])
+    total = 5 * len(lines) + len(lines) * (eos is not None)
+    found = texts.human(judge, corpus, "validation", total // 13, 13)
+    assert all(text in whole for text in found) and len(set(found)) == total // 13
+    assert {len(ids) for ids in judge.encode(found, None)[0]} == {13}
+    with pytest.raises(ValueError, match=f"has {total // 13} texts of 13 tokens"):
+        texts.human(judge, corpus, "validation", total // 13 + 1, 13)
+
+
+def test_samples_keep_their_ends_and_judges_read_their_own(judge):
+    tokenizer = textdiff.load(tiny.run()).tokenizer
+    eos, mark = tokenizer.eos_token_id, tokenizer.eos_token
+    a, b = (tokenizer.encode(text, add_special_tokens=False) for text in ("the", "king"))
+    assert running(tokenizer, [], [*a, eos, *b, eos]) == f"the{mark}king{mark}"
+    assert running(tokenizer, a, [eos, eos, *b]) == f"{mark}{mark}king"
+    assert running(tokenizer, [*a, eos], b) == "king"
+    kept = [f"the{mark}king{mark}", "the"]
+    judge = ending(judge, "</s>")
+    assert texts.read_by(judge, kept, mark) == ["the</s>king</s>", "the"]
+    assert texts.read_by(judge, kept, None) == kept
+
+
+def test_every_eos_that_is_drawn_is_in_the_samples():
+    model = textdiff.load(tiny.run("mdlm"))
+    eos = model.tokenizer.eos_token_id
+    options = {"hyperschedule": Flat(2), "sampler": None, "temperature": 50.0}
+    drawn = texts.draw(model, tiny.run("mdlm"), 32, None, **options)
+    ids = model.generate(
+        None, GenerationConfig(), num_return_sequences=32, temperature=50.0, hyperschedule=Flat(2)
+    ).ids
+    ends = sum(int((row == eos).sum()) for row in ids)
+    assert ends > 3
+    assert sum(text.count(drawn["eos"]) for text in drawn["samples"]) == ends
+
+
 def test_files_of_texts(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"text": "one\\u2028more"}\n\n"two"\n', encoding="utf-8")
@@ -352,7 +423,7 @@ def test_a_model_folder(tmp_path, judge_folder):
         "--hyperschedule",
         "Flat(4)",
         "--max-tokens",
-        16,
+        15,
         "--bos",
     )
     found = evaluate(tmp_path, *words)

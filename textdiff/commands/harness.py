@@ -74,10 +74,9 @@ def main(arguments: list[str]) -> None:
         for task, metric, value, error in metric_rows(results)
     ]
     print(Table(["task", "metric", "value", "s.e. over documents"], rows).text())
-    print(
-        f"log-likelihoods: {summary['likelihood']}; "
-        f"s.e. of one request {summary['standard_error_of_a_request']} nats"
-    )
+    noise = summary["standard_error_of_a_request"]
+    of_one = "" if noise is None else f"; s.e. of one request {noise:.3g} nats"
+    print(f"log-likelihoods: {summary['likelihood']}{of_one}")
     result = {
         "harness": results,
         **summary,

@@ -74,7 +74,6 @@ def main(arguments: list[str]) -> None:
             "data": corpus.provenance("test"),
             **provenance(model, options.run, options.seed),
         }
-        percent = f"{100 * answers.accuracy:.2f} ± {100 * answers.standard_error:.2f} %"
-        print(f"last word right: {answers.correct} of {answers.passages}, {percent}")
+        print(f"last word right: {answers}")
         write_json(output, result)
         print(f"written to {output}")

@@ -171,14 +171,17 @@ def _drawn(options: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def _mauve(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dict[str, Any]:
+def _mauve(
+    options: argparse.Namespace, judge: Judge, samples: list[str], eos: str | None
+) -> dict[str, Any]:
     """MAUVE and the judge's measures of the human texts."""
     maker = judge
     if options.features:
         maker = open_judge(options.features, options.device, options.dtype)
     longest = options.max_tokens
+    read = texts.read_by(maker, samples, eos)
     if longest is None:
-        fitting = sorted(map(len, maker.encode(samples, None)[0]))[len(samples) // 20]
+        fitting = sorted(map(len, maker.encode(read, None)[0]))[len(samples) // 20]
         raise ValueError(
             f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have "
             "as many or more)"
@@ -186,7 +189,7 @@ def _mauve(options: argparse.Namespace, judge: Judge, samples: list[str]) -> dic
     corpus = corpus_of(options.reference, None, options.classes)
     mauve = mauve_score.against_humans(
         maker,
-        samples,
+        read,
         humans=texts.human(maker, corpus, options.split, 2 * len(samples), longest),
         max_tokens=longest,
         buckets=options.buckets,
@@ -287,10 +290,10 @@ def main(arguments: list[str]) -> None:
     check_place(output)
     judge = open_judge(options.judge, options.device, options.dtype)
     drawn = _samples(options)
-    samples = drawn["samples"]
-    result = {"quality": _judged(options, judge, samples)}
+    samples, eos = drawn["samples"], drawn.get("eos")
+    result = {"quality": _judged(options, judge, texts.read_by(judge, samples, eos))}
     if options.reference:
-        result |= _mauve(options, judge, samples)
+        result |= _mauve(options, judge, samples, eos)
     result |= {**drawn, "evaluated": software()}
     _print(result)
     write_json(output, json.loads(json.dumps(result, default=str)))

@@ -178,7 +178,8 @@ def _text(path: Path, samples: Samples, settings: dict[str, Any], model: Model) 
 
 
 def _whole(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:
-    write_json(path, {"samples": samples.texts, "nfe_of_samples": samples.nfe, **settings})
+    drawn = {"samples": samples.running, "eos": model.tokenizer.eos_token}
+    write_json(path, {**drawn, "nfe_of_samples": samples.nfe, **settings})
 
 
 def _lines(path: Path, samples: Samples, settings: dict[str, Any], model: Model) -> None:

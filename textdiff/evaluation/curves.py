@@ -21,6 +21,8 @@ def figure(curves: Mapping[str, tuple[Curve | None, Curve | None]], title: str) 
             if curve is None:
                 continue
             panel.plot(curve.x, curve.nats, marker="o", markersize=2.5, linewidth=1, label=name)
+            if curve.standard_error is None:
+                continue
             points = list(zip(curve.nats, curve.standard_error, strict=True))
             low = [nats - 2 * error for nats, error in points]
             high = [nats + 2 * error for nats, error in points]

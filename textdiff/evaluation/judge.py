@@ -75,9 +75,32 @@ class Judge:
             "dtype": str(self.network.dtype)[6:],
         }
 
-    def encode(self, texts: Sequence[str], max_tokens: int | None) -> tuple[list[list[int]], int]:
+    @property
+    def end(self) -> str:
+        """The text behind a document in running text: the judge's EOS; of an encoder without one a
+        line break.
+        """
+        return str(self.tokenizer.eos_token or "\n")
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens the network reads, its own marks among them; None: any number."""
+        most = getattr(self.network.config, "max_position_embeddings", None)
+        embeddings = getattr(self.network.base_model, "embeddings", None)
+        padding = getattr(getattr(embeddings, "position_embeddings", None), "padding_idx", None)
+        # RoBERTa counts positions from behind that of padding
+        return most if most is None or padding is None else most - padding - 1
+
+    def encode(
+        self, texts: Sequence[str], max_tokens: int | None, marks: int = 0
+    ) -> tuple[list[list[int]], int]:
         """The first `max_tokens` tokens of each text (None: all), without special tokens, and how
         many texts were cut.
+
+        Args:
+            texts: the texts.
+            max_tokens: of each.
+            marks: special tokens that the network is to read beside those of a text.
 
         Raises:
             ValueError: if this is more than the network's context.
@@ -87,11 +110,12 @@ class Judge:
         ]
         longest = max(map(len, ids), default=0)
         asked = longest if max_tokens is None else max_tokens
-        most = getattr(self.network.config, "max_position_embeddings", asked)
+        most = asked if self.context is None else self.context - marks
         if not 0 <= asked <= most:
+            beside = f" beside {marks} of its own" if marks else ""
             raise ValueError(
-                f"{self.name} reads up to {most} tokens, not {asked}: choose a maximum within this "
-                "range"
+                f"{self.name} reads up to {most} tokens{beside}, not {asked}: choose a maximum "
+                "within this range"
             )
         return [row[:asked] for row in ids], sum(len(row) > asked for row in ids)
 
@@ -141,8 +165,8 @@ class Judge:
                 f"the tokenizer of {self.name} has no BOS: score without it, the first token is "
                 "context then"
             )
-        ids, truncated = self.encode(texts, max_tokens)
         front = [self.tokenizer.bos_token_id] if bos else []
+        ids, truncated = self.encode(texts, max_tokens, marks=len(front))
         scored = torch.tensor([max(len(front) + len(row) - 1, 0) for row in ids])
         nats = torch.zeros(len(ids), dtype=torch.float64)
         kept = scored.nonzero().flatten().tolist()
@@ -165,14 +189,15 @@ class Judge:
         Raises:
             ValueError: if a text is empty, or the length out of range.
         """
-        ids, _ = self.encode(texts, max_tokens)
+        marks = 0 if self.causal else self.tokenizer.num_special_tokens_to_add()
+        ids, _ = self.encode(texts, max_tokens, marks=marks)
         if empty := sum(not row for row in ids):
             raise ValueError(
                 f"{empty} of {len(ids)} texts are empty and have no features: take them out of the "
                 "samples knowingly"
             )
         if not self.causal:
-            most = max_tokens + self.tokenizer.num_special_tokens_to_add()
+            most = max_tokens + marks
             ids = [self.tokenizer.encode(text, truncation=True, max_length=most) for text in texts]
         features: list[Tensor] = [torch.empty(0)] * len(ids)
         for rows, table, mask in self._batches(ids, batch_size):

@@ -21,6 +21,7 @@ from ..noise import Noise
 from ..samplers import Filter, Sampler, Step
 from ..samplers.filters import identity
 from . import ranks
+from .tables import plus_minus
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,23 @@ class Accuracy:
     passages: int
     tokens: int
 
+    def __str__(self) -> str:
+        error = self.standard_error
+        share = plus_minus(100 * self.accuracy, None if error is None else 100 * error, 2)
+        return f"{self.correct} of {self.passages}, {share} %"
+
     @property
     def accuracy(self) -> float:
         """The share."""
         return self.correct / self.passages
 
     @property
-    def standard_error(self) -> float:
-        """Of the share as an estimate for other passages like these, binomial."""
+    def standard_error(self) -> float | None:
+        """Of the share as an estimate for other passages like these, binomial; None: not known, for
+        all or none were right.
+        """
+        if self.correct in (0, self.passages):
+            return None
         return math.sqrt(self.accuracy * (1 - self.accuracy) / self.passages)
 
 

@@ -21,14 +21,14 @@ TRAINING = 2_000_000
 
 
 def training_ids(judge: Judge, corpus: Corpus, split: str) -> Tensor:
-    """The first tokens [n] of a split, documents joined, in tokens of the judge.
+    """The first tokens [n] of a split as running text, in tokens of the judge.
 
     Raises:
         ValueError: if there are fewer than two.
     """
     ids: list[int] = []
     for document in corpus.documents(split):
-        ids += judge.tokenizer.encode(document, add_special_tokens=False, verbose=False)
+        ids += judge.tokenizer.encode(document + judge.end, add_special_tokens=False, verbose=False)
         if len(ids) >= TRAINING:
             break
     if len(ids) < 2:

@@ -203,6 +203,7 @@ def quality_of(
         "measures": [asdict(one) for one in measures],
         "judge": judge.as_dict(),
         "bos": first,
+        "documents": f"running text: each document ends with {judge.end!r}",
         "max_tokens": max_tokens,
         "texts": len(texts),
         "scored_tokens": int(scores.scored.sum()),

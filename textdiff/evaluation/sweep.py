@@ -76,6 +76,7 @@ def settings(study: Study, point: Point, measured: bool) -> dict[str, Any]:
     return {
         **asdict(point),
         "weights_sha256": sha256(weights),
+        "documents": "running text",  # not what was drawn before samples kept their EOS
         **study.drawing,
         **(study.measuring if measured else {}),
     }
@@ -108,14 +109,17 @@ def samples(
 
 
 def measures(
-    study: Study, samples: Sequence[str], folder: Path, judges: Judges
+    study: Study, samples: Sequence[str], folder: Path, judges: Judges, eos: str | None
 ) -> dict[str, dict[str, Any]]:
-    """Quality and MAUVE of a set of samples; features are kept in `folder`/features."""
+    """Quality and MAUVE of a set of samples, whose documents end with `eos`; features are kept in
+    `folder`/features.
+    """
     size = study.judge_batch_size
-    measured = quality.quality_of(judges.judge, samples, study.max_tokens, batch_size=size)
+    read = texts.read_by(judges.judge, samples, eos)
+    measured = quality.quality_of(judges.judge, read, study.max_tokens, batch_size=size)
     mauve = mauve_score.against_humans(
         judges.features,
-        samples,
+        texts.read_by(judges.features, samples, eos),
         judges.humans,
         max_tokens=study.max_tokens,
         buckets=study.buckets,
@@ -132,7 +136,7 @@ def measure_point(
     """The measures of a point."""
     result = {key: value for key, value in drawn.items() if key != "samples"}
     result |= {"point": settings(study, point, measured=True)}
-    result |= measures(study, drawn["samples"], folder, judges)
+    result |= measures(study, drawn["samples"], folder, judges, drawn.get("eos"))
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def draw(
     temperature: float = 1.0,
 ) -> dict[str, Any]:
     """Samples of a model with their settings, in the form that `textdiff sample --output x.json`
-    writes.
+    writes; every EOS that was drawn stands in them.
     """
     samples = model.generate(
         None,
@@ -87,28 +88,51 @@ def draw(
         "seconds": samples.seconds,
         "tokens": samples.tokens,
     }
-    return {"samples": samples.texts, "settings": settings, **provenance(model, run, seed)}
+    drawn = {"samples": samples.running, "eos": model.tokenizer.eos_token}
+    return {**drawn, "settings": settings, **provenance(model, run, seed)}
+
+
+def read_by(judge: Judge, samples: Sequence[str], eos: str | None) -> list[str]:
+    """Samples in which documents end with `eos` (None: with nothing), as a judge reads them: each
+    ends with its own EOS.
+    """
+    return [text.replace(eos, judge.end) for text in samples] if eos else list(samples)
+
+
+def _pieces(judge: Judge, documents: Iterable[str], tokens: int) -> Iterator[str]:
+    """Running text, each document with its end, in pieces of `tokens` tokens; the rest is left."""
+    marks = len(judge.tokenizer.encode(judge.end, add_special_tokens=False))
+    piece, size = "", 0
+    for document in documents:
+        encoded = judge.tokenizer(
+            document, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
+        places = [*encoded["offset_mapping"], *[(len(document), len(document))] * marks]
+        first = 0
+        while first < len(places):
+            here = places[first : first + tokens - size]
+            first += len(here)
+            size += len(here)
+            piece += document[here[0][0] : here[-1][1]]
+            piece += judge.end if first == len(places) else ""
+            if size == tokens:
+                yield piece
+                piece, size = "", 0
 
 
 def human(
     judge: Judge, corpus: Corpus, split: str, count: int, tokens: int, seed: int = 0
 ) -> list[str]:
-    """`count` pieces of a corpus split, each of `tokens` tokens of the judge and verbatim, drawn in
-    random order from all pieces.
+    """`count` pieces of a corpus split as running text, each of `tokens` tokens of the judge, drawn
+    in random order from all pieces.
+
+    They are cut as samples of joined documents are, and as SEDD and MDLM cut their text: documents
+    stand one after another, verbatim, each ended by the judge's EOS, wherever a piece begins.
 
     Raises:
         ValueError: if the split has fewer pieces.
     """
-    pieces: list[str] = []
-    for document in corpus.documents(split):
-        encoded = judge.tokenizer(
-            document, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-        )
-        places = encoded["offset_mapping"]
-        for first in range(0, len(places) - tokens + 1, tokens):
-            begin = places[first][0]
-            end = places[first + tokens - 1][1]
-            pieces.append(document[begin:end])
+    pieces = list(_pieces(judge, corpus.documents(split), tokens))
     if len(pieces) < count:
         raise ValueError(
             f"the {split} split of {corpus.name} has {len(pieces)} texts of {tokens} tokens, but "

@@ -38,6 +38,7 @@ class Samples:
         tokens: tokens that were drawn, known ones not counted.
         body_rows, head_rows: rows that went through the network's body and its head.
         completions: the texts of the drawn tokens alone.
+        running: `texts` with the text of each EOS that was drawn, as running text.
         trajectories: how each came about, if `output_trajectory` was asked for.
     """
 
@@ -49,6 +50,7 @@ class Samples:
     body_rows: int
     head_rows: int
     completions: list[str]
+    running: list[str]
     trajectories: list[Trajectory] | None = None
 
     @property

@@ -14,7 +14,7 @@ from ..generation.samples import Samples, Trajectory
 from ..generation.state import Denoised, is_end
 from ..generation.watching import Watch, ends_free
 from .requests import Batch, Part, Request, joined
-from .text import added
+from .text import added, running
 
 
 @dataclass
@@ -63,25 +63,26 @@ class Answers:
         drawn = [self.wanted[number][: len(ids[number])] == self.mask_id for number in order]
         return Samples(
             ids,
-            [text for text, _ in told],
+            [text for text, _, _ in told],
             nfe=[self.nfe[number] for number in order],
             seconds=time.perf_counter() - self.begin,
             tokens=sum(int(row.sum()) for row in drawn),
             body_rows=self.body_rows,
             head_rows=self.head_rows,
-            completions=[completion for _, completion in told],
+            completions=[completion for _, completion, _ in told],
+            running=[whole for _, _, whole in told],
             trajectories=[self.trajectories[number] for number in order] if trajectories else None,
         )
 
 
 def tell(
     tokenizer: PreTrainedTokenizerFast, parts: Sequence[Part], mask_id: int, ids: Tensor
-) -> tuple[str, str]:
-    """The text of a finished sequence, in which text that was given stands as it was given, and the
-    text of its drawn tokens alone.
+) -> tuple[str, str, str]:
+    """The text of a finished sequence, in which text that was given stands as it was given; the
+    text of its drawn tokens alone; and the first with each EOS that was drawn.
     """
     tokens = ids.tolist()
-    text = completion = ""
+    text = completion = whole = ""
     end = 0
     for is_gap, run in groupby(parts, lambda part: set(part[1]) <= {mask_id}):
         for given, of_part in [(None, joined(list(run)))] if is_gap else run:
@@ -90,7 +91,8 @@ def tell(
             piece = given or added(tokenizer, tokens[:begin], tokens[begin:end], True)
             text += piece
             completion += piece if is_gap else ""
-    return text, completion
+            whole += given or running(tokenizer, tokens[:begin], tokens[begin:end])
+    return text, completion, whole
 
 
 def cut(ids: Tensor, free: Tensor, eos: Sequence[int]) -> Tensor:

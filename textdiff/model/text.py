@@ -70,6 +70,22 @@ def added(
     return both[same:]
 
 
+def running(tokenizer: PreTrainedTokenizerFast, before: list[int] | None, ids: list[int]) -> str:
+    """The text that tokens add behind `before` (as `added` has it), without special tokens but with
+    the text of each EOS, behind which a document begins.
+    """
+    runs: list[list[int]] = [[]]
+    for token in ids:
+        if token == tokenizer.eos_token_id:
+            runs.append([])
+        else:
+            runs[-1].append(token)
+    begins = before is not None and before[-1:] in ([], [tokenizer.eos_token_id])
+    first = decode(tokenizer, runs[0], True) if begins else added(tokenizer, before, runs[0], True)
+    others = [decode(tokenizer, run, True) for run in runs[1:]]
+    return str(tokenizer.eos_token).join([first, *others])
+
+
 def _anchor(tokenizer: PreTrainedTokenizerFast) -> list[int]:
     """Tokens of one of `ANCHORS`; none where the tokenizer has none of them."""
     for text in ANCHORS:

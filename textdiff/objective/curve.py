@@ -32,19 +32,20 @@ class Tally:
 
 @dataclass(frozen=True)
 class Curve:
-    """Mean nats per token at each x, with its Monte Carlo standard error where it is known."""
+    """Mean nats per token at each x, with its Monte Carlo standard error; None: not known."""
 
     x: list[float]
     nats: list[float]
-    standard_error: list[float]
+    standard_error: list[float] | None
 
     @staticmethod
-    def of(sums: Tensor) -> Curve:
-        """From the sums of a `Tally`; bins without a value are left out."""
+    def of(sums: Tensor, known: bool) -> Curve:
+        """From the sums of a `Tally`, whose variances are known or not; bins without a value are
+        left out.
+        """
         x, count, nats, variance = sums[sums[:, 1] > 0].T
-        return Curve(
-            (x / count).tolist(), (nats / count).tolist(), (variance.sqrt() / count).tolist()
-        )
+        error = (variance.sqrt() / count).tolist() if known else None
+        return Curve((x / count).tolist(), (nats / count).tolist(), error)
 
 
 def place_bins(L: int) -> Tensor:

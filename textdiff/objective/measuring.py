@@ -138,6 +138,6 @@ def estimate(
         draws=1 if bound.exact else draws,
         sequences=int(tally.whole[3]),
         tokens=int(tally.whole[2]),
-        by_position=Curve.of(tally.places),
-        by_level=Curve.of(tally.levels),
+        by_position=Curve.of(tally.places, known=True),
+        by_level=Curve.of(tally.levels, known=False),
     )
