@@ -2,8 +2,8 @@
 
 Nothing else in textdiff draws a random number that a result depends on, so results do not depend on
 batch size, padding, row order, world size or a resume. Uniforms are float64 in the open interval
-(0, 1); token draws are inverse CDF in float64, because float32 noise loses rare tokens (arXiv
-2409.02908; `maths.md` 5.7).
+(0, 1), because float32 noise loses rare tokens (arXiv 2409.02908); tokens are drawn in float64 down
+a tree, so that rounding of float32 logits moves few of them (`maths.md` 5.7).
 
 >>> noise = Noise(seed=0, example=torch.tensor([7, 8]))
 >>> both = noise.positions(torch.zeros(2, 4), Stream.TOKEN)  # two sequences of four positions
@@ -79,7 +79,11 @@ def uniform(
     >>> float(uniform(0, 1, 0, torch.tensor(2), Stream.TIME)) == float(u[1, 2])
     True
     """
-    h = _hash(seed, int(stream), example, step, position)
+    return _unit(_hash(seed, int(stream), example, step, position))
+
+
+def _unit(h: Tensor) -> Tensor:
+    """A hash as a float64 in the open (0, 1)."""
     return (_shift(h, 12).double() + 0.5) * 2.0**-52
 
 
@@ -167,47 +171,88 @@ _CACHED = 2**19
 _DEVICE = 2**26
 
 
-def _weights(logits: Tensor) -> Iterator[Tensor]:
-    """softmax(logits) without its division: logits [R, N] -> [rows, blocks, width] float64, some
-    rows at a time, 0 beyond N.
+CHILDREN = 16  # of a node of the tree down which tokens are drawn
 
-    2^(l log2 e) is several times faster than e^l. Rows are padded to whole vectors, so each is
-    computed as if it were alone.
+
+def _stride(N: int) -> int:
+    """The smallest power of `CHILDREN` of which N tokens need at most `CHILDREN` multiples."""
+    stride = 1
+    while stride * CHILDREN < N:
+        stride *= CHILDREN
+    return stride
+
+
+def _rows(logits: Tensor, width: int) -> int:
+    """How many rows of so many weights are held at once."""
+    return max(1, (_DEVICE if logits.is_cuda else _CACHED) // width)
+
+
+def _weight(logits: Tensor, highest: Tensor) -> Tensor:
+    """e^(logits - highest), in place; 2^(l log2 e) is several times faster than e^l."""
+    return logits.sub_(highest).mul_(1 / math.log(2)).exp2_()
+
+
+def _weights(logits: Tensor) -> Iterator[Tensor]:
+    """softmax(logits) without its division: logits [R, N] -> [rows, n, stride] float64, some rows
+    at a time, 0 beyond N.
+
+    Rows are padded to whole vectors, so each is computed as if it were alone.
     """
     N = logits.shape[-1]
-    width = 2 ** max(4, math.ceil(math.log2(max(N, 1)) / 2))
-    blocks = -(-N // width)
-    rows = max(1, (_DEVICE if logits.is_cuda else _CACHED) // (blocks * width))
-    w = logits.new_empty(min(rows, len(logits)), blocks * width, dtype=torch.float64)
+    stride = _stride(N)
+    width = -(-N // max(stride, CHILDREN)) * max(stride, CHILDREN)
+    rows = _rows(logits, width)
+    w = logits.new_empty(min(rows, len(logits)), width, dtype=torch.float64)
     for some in logits.split(rows):
         here = w[: len(some)]
         here[:, N:] = -math.inf
         here[:, :N] = some
-        here.sub_(some.amax(-1, keepdim=True)).mul_(1 / math.log(2)).exp2_()
-        yield here.view(-1, blocks, width)
+        _weight(here, some.amax(-1, keepdim=True))
+        yield here.view(len(some), width // stride, stride)
 
 
-def _pick(w: Tensor, u: Tensor) -> Tensor:
-    """The first token whose cumulative weight exceeds u times the total: first its block, then its
-    place there; u [R, 1] -> [R, 1].
+def _descend(top: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """A node of each row of weights [R, stride], from u [R]: down a tree whose nodes have at most
+    `CHILDREN` children, all but the tokens.
+
+    Node b = a stride' + b' is child a of node b'. u chooses at the top, a hash of it at each level
+    below; also returned is that of the level to come.
     """
-    zero = w.new_zeros(len(w), 1)
-    cdf = torch.cat([zero, w.sum(-1).cumsum(-1)], -1)
-    target = u * cdf[:, -1:]
-    block = torch.searchsorted(cdf, target, right=True) - 1
-    inner = w.gather(1, block.unsqueeze(-1).expand(-1, 1, w.shape[-1])).squeeze(1).cumsum(-1)
-    # the block's two sums may round differently: what is left of the target stays below the second
-    left = torch.minimum(target - cdf.gather(-1, block), torch.nextafter(inner[:, -1:], zero))
-    return torch.searchsorted(inner, left, right=True) + block * w.shape[-1]
+    levels = [top]
+    while levels[-1].shape[-1] > 1:
+        levels.append(levels[-1].view(len(top), CHILDREN, -1).sum(1))
+    depths = torch.arange(1, len(levels), device=u.device)
+    below = _unit(_hash(u.view(torch.int64)[:, None], depths))
+    places = torch.cat([u[:, None], below], -1)
+    node = torch.zeros(len(top), 1, dtype=torch.int64, device=u.device)
+    for depth, level in enumerate(reversed(levels[:-1])):
+        above = level.shape[-1] // CHILDREN
+        child = level.gather(-1, node + _children(CHILDREN, above, u.device))
+        node = _choose(child, places[:, depth : depth + 1]) * above + node
+    return node, places[:, -1:]
+
+
+def _children(n: int, stride: int, device: torch.device) -> Tensor:
+    """[n] what the children of node 0 are: those of node b lie b further."""
+    return torch.arange(0, n * stride, stride, device=device)
+
+
+def _choose(w: Tensor, u: Tensor) -> Tensor:
+    """The first child whose cumulative weight exceeds u times the total; w [R, n], u [R, 1] ->
+    [R, 1].
+    """
+    cdf = w.cumsum(-1)
+    return torch.searchsorted(cdf, u * cdf[:, -1:], right=True)
 
 
 def categorical(logits: Tensor, u: Tensor) -> Tensor:
-    """Draw from softmax(logits) by inverse CDF in float64; logits [..., N], u [...] in (0, 1) ->
-    [...] int64.
+    """Draw from softmax(logits) in float64; logits [..., N], u [...] in (0, 1) -> [...] int64.
 
-    The token is the first whose cumulative probability exceeds u, so a token of probability 0 is
-    never drawn; u <= 1 - 2^-53 times the total rounds to less than the total, so there always is
-    one.
+    At each node of a tree the child is the first whose cumulative probability exceeds a uniform, so
+    a token of probability 0 is never drawn; u <= 1 - 2^-53 times the total rounds to less than the
+    total, so there always is one. Up to `CHILDREN` tokens are a single node: the inverse CDF.
+    Rounding of the logits moves the few boundaries of the nodes on the way to a token, not those of
+    all tokens before it (`maths.md` 5.7).
 
     >>> logits = torch.tensor([0.5, 0.0, 0.5]).log().expand(3, 3)
     >>> categorical(logits, torch.tensor([0.1, 0.4999, 0.5001], dtype=torch.float64))
@@ -223,14 +268,18 @@ def categorical(logits: Tensor, u: Tensor) -> Tensor:
         )
     if not u.numel():
         return u.long()
-    flat = logits.reshape(-1, logits.shape[-1])
-    places = u.reshape(-1, 1)
-    drawn = []
-    begin = 0
-    for w in _weights(flat):
-        drawn.append(_pick(w, places[begin : begin + len(w)]))
-        begin += len(w)
-    return torch.cat(drawn).view(u.shape)
+    flat, N = logits.reshape(-1, logits.shape[-1]), logits.shape[-1]
+    stride = _stride(N)
+    if stride == 1:
+        places = u.reshape(-1, 1).split(_rows(flat, CHILDREN))
+        chosen = map(_choose, (w.squeeze(-1) for w in _weights(flat)), places)
+        return torch.cat(list(chosen)).view(u.shape)
+    top = torch.cat([w.sum(1) for w in _weights(flat)])
+    node, place = _descend(top, u.reshape(-1))
+    token = node + _children(-(-N // stride), stride, u.device)
+    raw = flat.gather(-1, token.clamp(max=N - 1)).double()
+    last = _weight(raw.masked_fill(token >= N, -math.inf), flat.amax(-1, keepdim=True))
+    return token.gather(-1, _choose(last, place)).view(u.shape)
 
 
 def probability(logits: Tensor, token: Tensor) -> Tensor:
@@ -243,8 +292,9 @@ def probability(logits: Tensor, token: Tensor) -> Tensor:
     chances = [token.new_empty(0, dtype=torch.float64)]
     begin = 0
     for w in _weights(logits):
-        own = w.flatten(1).gather(-1, token[begin : begin + len(w), None]).squeeze(-1)
-        chances.append(own / w.sum(-1).sum(-1))
+        flat = w.flatten(1)
+        own = flat.gather(-1, token[begin : begin + len(w), None]).squeeze(-1)
+        chances.append(own / flat.sum(-1))
         begin += len(w)
     return torch.cat(chances)
 

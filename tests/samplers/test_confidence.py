@@ -32,6 +32,7 @@ from textdiff.samplers import (
     temperature,
     top_k,
 )
+from textdiff.samplers.selection import rank_of
 
 N = 4
 SCORES = [Probability(), Margin(), Entropy()]
@@ -172,8 +173,22 @@ def test_of_equally_sure_positions_the_left_one_goes_first():
     """All masked positions may see the same; what rounding adds depends on the batch."""
     score = 0.7 + 1e-7 * torch.tensor([[0.0, 1.0, 2.0], [2.0, 0.0, 1.0], [1.0, 2.0, 0.0]]).double()
     masked, logits = torch.ones(3, 3, dtype=torch.bool), torch.zeros(9, N)
-    for select in (Count(1), Threshold(0.9), EntropyBound(0.1)):
-        assert select(score, masked, logits).tolist() == [[True, False, False]] * 3
+    for kind in (Probability(), Margin(), Entropy()):
+        sign = -1 if kind == Entropy() else 1
+        rank = rank_of(kind.surety(sign * score))
+        for select in (Count(1), Threshold(0.9), EntropyBound(0.1)):
+            assert select(sign * score, rank, masked, logits).tolist() == [[True, False, False]] * 3
+
+
+def test_small_and_large_scores_are_told_apart():
+    """At a large vocabulary every probability may be below 1e-4, and with few calls left above
+    1 - 1e-9.
+    """
+    small = torch.tensor([[2e-6, 3e-6, 1e-6, 0.0]]).double()
+    for kind in (Probability(), Margin()):
+        assert rank_of(kind.surety(small)).tolist() == [[1, 0, 2, 3]]
+        assert rank_of(kind.surety(1 - 1e-4 * small)).tolist() == [[2, 3, 1, 0]]
+    assert rank_of(Entropy().surety(-small)).tolist() == [[2, 3, 1, 0]]
 
 
 def test_what_is_not_defined_is_refused():

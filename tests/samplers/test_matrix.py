@@ -7,23 +7,30 @@ import torch
 from catalogue import LIMITS, OF_SCORES, PROCESSES, SAMPLERS, each, name
 from driving import allowed, flat_run
 from enumeration import chi_square
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import toy
 
+import textdiff.noise
 from textdiff import spec
 from textdiff.denoiser.prediction import Prediction
-from textdiff.noise import Noise, Stream, categorical, probability, uniform
+from textdiff.noise import Noise, Stream, _hash, _unit, categorical, probability, uniform
 from textdiff.process import (
     Absorbing,
     EpsilonHybrid,
+    GammaHybrid,
     Process,
     laws,
 )
 from textdiff.samplers import (
     Ancestral,
+    FirstHitting,
     GibbsCorrector,
     ReMDM,
     Sampler,
     Step,
+    base,
+    score,
     temperature,
     top_p,
 )
@@ -131,28 +138,56 @@ def test_35_a_full_step_draws_rare_tokens_as_often_as_it_should(process: Process
     assert chi_square(classes(moved.flatten()), B * L * expected) > 1e-4
 
 
+def by_hand(p, u):
+    """A token [R] by plain sums: its last digit (base 16) first, then the one before, and so on;
+    and whether each choice was clear of rounding.
+    """
+    R, n = p.shape
+    token = torch.arange(n)
+    drawn, clear = torch.zeros(R, dtype=torch.int64), torch.ones(R, dtype=torch.bool)
+    alive, stride, depth = torch.ones(R, n, dtype=torch.bool), 1, 0
+    while True:
+        last = 16 * stride >= n
+        digit = token // stride if last else token // stride % 16
+        chances = torch.zeros(R, 16, dtype=torch.float64)
+        chances.scatter_add_(1, digit.expand(R, n), p * alive)
+        cdf = chances.cumsum(1)
+        place = u if depth == 0 else _unit(_hash(u.view(torch.int64), depth))
+        target = place * cdf[:, -1]
+        clear &= ((cdf - target[:, None]).abs() > 1e-12 * cdf[:, -1:]).all(1)
+        choice = torch.searchsorted(cdf, target[:, None], right=True)
+        drawn += choice[:, 0] * stride
+        alive &= digit == choice
+        if last:
+            return drawn, clear
+        stride, depth = 16 * stride, depth + 1
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 255, 257, 4097, 50_257])
-def test_35_a_draw_is_the_inverse_cdf_whatever_the_vocabulary(n):
-    """Against a plain cumulative sum, at uniforms on either side of thresholds; alone and in a
-    batch.
+def test_35_a_draw_goes_down_the_tree_whatever_the_vocabulary(n):
+    """Against plain sums; alone and in a batch; up to 16 tokens it is the inverse CDF, at uniforms
+    on either side of a threshold.
     """
     R = 40 if n < 10_000 else 12
     logits = 3 * torch.randn(R, n, dtype=torch.float64, generator=torch.Generator().manual_seed(n))
     logits[:, n // 2 :: 5] = -torch.inf
     logits[:, 0] = 0.0
-    cdf = logits.softmax(-1).cumsum(-1)
+    law = logits.softmax(-1)
+    cdf = law.cumsum(-1)
     y = torch.randint(n, (R,), generator=torch.Generator().manual_seed(1)).where(
         torch.arange(R) % 2 == 0, n - 1
     )
     edge = cdf.gather(1, y[:, None])[:, 0]
-    for u in (edge - 1e-12, edge + 1e-12, uniform(0, 0, 0, torch.arange(R), Stream.TOKEN)):
+    for u in (edge - 1e-11, edge + 1e-11, uniform(0, 0, 0, torch.arange(R), Stream.TOKEN)):
         u = u.clamp(2.0**-53, 1 - 2.0**-53)
         drawn = categorical(logits, u)
-        clear = ((cdf - u[:, None]).abs() > 1e-13).all(1) & (u < 1 - 1e-12)
-        assert (
-            torch.equal(drawn[clear], torch.searchsorted(cdf, u[:, None], right=True)[clear, 0])
-            and (drawn < n).all()
-        )
+        expected, clear = by_hand(law, u)
+        assert torch.equal(drawn[clear], expected[clear]) and (drawn < n).all()
+        assert clear.float().mean() > 0.2 or n < 3
+        if n <= 16:
+            clear = ((cdf - u[:, None]).abs() > 1e-13).all(1) & (u < 1 - 1e-12)
+            plain = torch.searchsorted(cdf, u[:, None], right=True)[:, 0]
+            assert torch.equal(drawn[clear], plain[clear])
         assert (logits.gather(1, drawn[:, None]) > -torch.inf).all()
         assert torch.equal(
             torch.cat([categorical(logits[i : i + 1], u[i : i + 1]) for i in range(R)]), drawn
@@ -177,3 +212,47 @@ def test_35_shapes_and_types_of_draws():
     assert torch.equal(shifted, drawn), "large logits do not overflow"
     half = categorical(logits.bfloat16(), u)
     assert torch.equal(half, categorical(logits.bfloat16().double(), u))
+
+
+class Largest(TorchDispatchMode):
+    """The most float64 numbers of a tensor that was made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for x in made if isinstance(made, tuple | list) else [made]:
+            if isinstance(x, Tensor) and x.dtype == torch.float64:
+                self.numbers = max(self.numbers, x.numel())
+        return made
+
+
+@pytest.mark.parametrize(
+    "sampler", [stage for s in [*SAMPLERS, *OF_SCORES] for stage in s.stages], ids=name
+)
+@pytest.mark.parametrize("filter", [identity, top_p(0.9)], ids=["plain", "top_p"])
+def test_float64_tables_are_made_some_rows_at_a_time(sampler, filter, monkeypatch):
+    """The same tokens and times, and nothing of the size of all rows."""
+    if filter is not identity and sampler in OF_SCORES:
+        return
+    N, B, W, most = 200, 4, 24, 1000
+    process = GammaHybrid(0.3, tail=0.1) if sampler in OF_SCORES else EpsilonHybrid(0.3)
+    z = torch.where(torch.arange(B * W).view(B, W) % 2 == 0, N, 5)
+    if isinstance(sampler, GibbsCorrector | FirstHitting):
+        z = torch.full_like(z.repeat(16, 1), 5)  # one row of each sequence
+    if sampler.own_times:
+        z = torch.full_like(z, N)
+    t = torch.full(z.shape, 0.9, dtype=torch.float64)
+    noise = Noise(0, torch.arange(len(z)))
+    step = Step(process, z, t, s=0.2 * t, N=N, noise=noise)
+    rows = sampler.rows(step)
+    logits = torch.randn(int(rows.sum()), N, generator=torch.Generator().manual_seed(0))
+    whole = sampler.move(step, rows, logits, filter)
+    for module in (base, score):
+        monkeypatch.setattr(module, "PART", most)
+    monkeypatch.setattr(textdiff.noise, "_CACHED", most)
+    step = Step(process, z, t, s=0.2 * t, N=N, noise=noise)
+    with Largest() as largest:
+        in_parts = sampler.move(step, rows, logits, filter)
+    assert torch.equal(whole[0], in_parts[0]) and torch.equal(whole[1], in_parts[1])
+    assert len(logits) * N > 4 * most >= largest.numbers

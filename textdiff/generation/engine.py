@@ -19,7 +19,7 @@ from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
 from ..hyperschedule import Hyperschedule
 from ..hyperschedule.plan import Plan
-from ..noise import Noise
+from ..noise import Noise, probability
 from ..process import Process
 from ..samplers import Filter, Sampler, Step
 from ..samplers.filters import identity
@@ -282,6 +282,5 @@ class _Loop:
 def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
     """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
     N, put = logits.shape[-1], z[rows]
-    p = logits.double().softmax(-1).gather(-1, put.clamp(max=N - 1).unsqueeze(-1)).squeeze(-1)
-    p = torch.where(put < N, p, torch.nan).float()
+    p = torch.where(put < N, probability(logits, put.clamp(max=N - 1)), torch.nan).float()
     return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, p)

@@ -11,7 +11,7 @@ from ..denoiser.prediction import add_at_own, own_token_shift, posterior_logits
 from ..noise import Stream, categorical
 from ..process import Process
 from .ancestral import Ancestral
-from .base import Sampler, Step, ancestral_step, draw_visible, unmasked
+from .base import Sampler, Step, ancestral_step, draw_visible, parts, unmasked
 from .filters import Filter, identity
 
 
@@ -115,10 +115,9 @@ class ACS(Ancestral):
         redrawn = self.redrawn(step, rows, logits)
         others = rows & ~redrawn
         y = ancestral_step(step, others, logits[others[rows]], filter)
-        if redrawn.any():
-            doubted = posterior(step, redrawn, logits[redrawn[rows]])
-            fresh = draw_visible(step, redrawn, filter(doubted, step.where(redrawn)))
-            y = y.masked_scatter(redrawn, fresh)
+        for some, part in parts(redrawn, logits[redrawn[rows]]):
+            doubted = filter(posterior(step, some, part), step.where(some))
+            y = y.masked_scatter(some, draw_visible(step, some, doubted))
         return y, step.s
 
 
@@ -159,6 +158,9 @@ class PublishedACS(Sampler):
     def move(
         self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        published = add_at_own(logits.double(), step.z[rows], own_token_shift(0.5, step.N))
-        drawn = categorical(filter(published, step.where(rows)), step.draw(Stream.TOKEN)[rows])
-        return step.z.masked_scatter(rows, drawn), step.s
+        y, u = step.z, step.draw(Stream.TOKEN)
+        for some, part in parts(rows, logits):
+            published = add_at_own(part.double(), step.z[some], own_token_shift(0.5, step.N))
+            drawn = categorical(filter(published, step.where(some)), u[some])
+            y = y.masked_scatter(some, drawn)
+        return y, step.s

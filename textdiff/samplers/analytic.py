@@ -12,7 +12,7 @@ from torch import Tensor
 from ..denoiser.prediction import Prediction
 from ..noise import Stream, categorical
 from ..process import Process
-from .base import Sampler, Step
+from .base import Sampler, Step, parts
 from .filters import Filter, identity, refuse_filters
 
 
@@ -75,13 +75,20 @@ class Analytic(Sampler):
         self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
         refuse_filters(self, filter)
+        y = step.z
+        for some, part in parts(rows, logits):
+            y = y.masked_scatter(some, self._part(step, some, part))
+        return y, step.s
+
+    def _part(self, step: Step, rows: Tensor, logits: Tensor) -> Tensor:
+        """The new tokens [R] of some rows."""
         own, masked = step.z[rows], step.masked[rows]
         away, stay = self.moves(step, rows, self._scores(logits, own))
         stay = torch.where(masked & (step.s[rows] == 0), 0.0, stay)
         total = away.sum(-1)
         moved = (total > 0) & (step.draw(Stream.ROUTE)[rows] * (stay + total) >= stay)
         y = categorical(away[moved].log(), step.draw(Stream.TOKEN)[rows][moved])
-        return step.z.masked_scatter(rows, own.masked_scatter(moved, y)), step.s
+        return own.masked_scatter(moved, y)
 
     def _scores(self, logits: Tensor, own: Tensor) -> Tensor:
         """The ratios [R, N] of log-scores: s_y, with s_z = 1, at visible tokens own [R], and w_y at

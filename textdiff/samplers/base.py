@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -14,6 +15,9 @@ from ..noise import Noise, Stream, categorical, probability, uniform_token
 from ..process import Process
 from ..process.base import Bridge, Clock
 from .filters import Filter, Where, identity
+
+PART = 2**22
+"""Float64 numbers of a table [rows, N] that a sampler holds at once: 32 MiB."""
 
 TINY = 1e-300  # divides what is 0 or is not looked at
 
@@ -176,6 +180,24 @@ def unmasked(step: Step) -> Tensor:
     return step.masked & step.moving & (step.draw(Stream.MASK) >= stays)
 
 
+def parts(rows: Tensor, logits: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """The rows [B, W] bool and their logits [R, N], some rows at a time, so that what is made of
+    the logits in float64 stays small.
+
+    >>> rows = torch.tensor([[True, False, True]])
+    >>> [(some.tolist(), part.shape[0]) for some, part in parts(rows, torch.zeros(2, PART))]
+    [([[True, False, False]], 1), ([[False, False, True]], 1)]
+    """
+    most = max(1, PART // max(logits.shape[-1], 1))
+    if len(logits) <= most:
+        yield rows, logits
+        return
+    number = rows.flatten().cumsum(0).view(rows.shape)
+    for begin in range(0, len(logits), most):
+        some = rows & (number > begin) & (number <= begin + most)
+        yield some, logits[begin : begin + most]
+
+
 def draw_visible(step: Step, rows: Tensor, logits: Tensor) -> Tensor:
     """Y ~ d_s(. | x̂) in two stages: x̂ with probability κ_s, else a uniform token; logits [R, N]
     -> [R].
@@ -196,6 +218,14 @@ def ancestral_step(step: Step, rows: Tensor, logits: Tensor, filter: Filter) -> 
     (leak only) with m_s (1-stay)/(N q_t(z)), and is drawn from d_s(. | x̂) otherwise, all with x̂
     in place of x. logits [R, N] are those of the rows.
     """
+    y = step.z
+    for some, part in parts(rows, logits):
+        y = torch.where(some, _ancestral_part(step, some, part, filter), y)
+    return y
+
+
+def _ancestral_part(step: Step, rows: Tensor, logits: Tensor, filter: Filter) -> Tensor:
+    """`ancestral_step` of some rows."""
     logits = filter(logits, step.where(rows))
     visible = rows & step.visible
     if not step.process.corrupts or not visible.any():

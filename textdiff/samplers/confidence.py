@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..noise import Stream, categorical
 from ..process import Process
-from .base import Sampler, Step, ancestral_step, refuse_moving
+from .base import Sampler, Step, ancestral_step, parts, refuse_moving
 from .filters import Filter, identity
 from .score import Probability, Score
-from .selection import Count, Selection
+from .selection import Count, Selection, rank_of
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,17 @@ class Confidence(Sampler):
     ) -> tuple[Tensor, Tensor]:
         masked = rows & step.masked
         at_masked = logits[masked[rows]]
-        law = filter(at_masked, step.where(masked))
-        drawn = categorical(law, step.draw(Stream.TOKEN)[masked])
+        u = step.draw(Stream.TOKEN)
+        filled = step.z
+        for some, part in parts(masked, at_masked):
+            law = filter(part, step.where(some))
+            filled = filled.masked_scatter(some, categorical(law, u[some]))
+        drawn = filled[masked]
         score = torch.full_like(step.t, -torch.inf)
         score = score.masked_scatter(masked, self.score(at_masked, drawn).to(score))
-        chosen = self.select(score, masked, at_masked)
+        rank = rank_of(torch.where(masked, self.score.surety(score), -torch.inf))
+        chosen = self.select(score, rank, masked, at_masked)
         times = self._times(step, masked, chosen)
-        filled = step.z.masked_scatter(masked, drawn)
         y = torch.where(chosen, step.process.shuffle(filled, times, step.N, step.noise), step.z)
         last = rows & ~masked
         if last.any():

@@ -12,7 +12,7 @@ from ..noise import Stream
 from ..process import Process
 from .acs import posterior, refuse_absorbing
 from .ancestral import Ancestral
-from .base import Sampler, Step, draw_visible
+from .base import Sampler, Step, draw_visible, parts
 from .filters import Filter, identity
 
 
@@ -43,9 +43,11 @@ class GibbsCorrector(Sampler):
     def move(
         self, step: Step, rows: Tensor, logits: Tensor, filter: Filter = identity
     ) -> tuple[Tensor, Tensor]:
-        target = filter(self.target(step, rows, logits), step.where(rows))
-        fresh = draw_visible(step.to(step.t), rows, target)
-        return step.z.masked_scatter(rows, fresh), step.t
+        y, here = step.z, step.to(step.t)
+        for some, part in parts(rows, logits):
+            target = filter(self.target(step, some, part), step.where(some))
+            y = y.masked_scatter(some, draw_visible(here, some, target))
+        return y, step.t
 
 
 @dataclass(frozen=True)

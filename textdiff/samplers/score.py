@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..noise import probability
+from .base import PART
 
 
 @dataclass(frozen=True)
@@ -18,10 +19,21 @@ class Score:
         """logits [R, N] and the tokens [R] that were drawn there -> [R] float64."""
         raise NotImplementedError
 
+    def surety(self, score: Tensor) -> Tensor:
+        """The score on a scale that is as fine where it is nearly 0 or nearly 1 as in between; by
+        it tokens are ranked.
+        """
+        return score
+
 
 @dataclass(frozen=True)
 class Probability(Score):
-    """The probability of the token that was drawn, in [0, 1] (MaskGIT, LLaDA)."""
+    """The probability of the token that was drawn, in [0, 1] (MaskGIT, LLaDA); ranked by its
+    log-odds.
+    """
+
+    def surety(self, score: Tensor) -> Tensor:
+        return score.clamp_min(0.0).logit()
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         return probability(logits, token)
@@ -30,8 +42,11 @@ class Probability(Score):
 @dataclass(frozen=True)
 class Margin(Score):
     """The probability of the likeliest token less that of the second, in [0, 1] (arXiv
-    2502.06768).
+    2502.06768); ranked by its log-odds.
     """
+
+    def surety(self, score: Tensor) -> Tensor:
+        return score.clamp_min(0.0).logit()
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         largest = logits.topk(min(2, logits.shape[-1]), -1).indices
@@ -41,7 +56,12 @@ class Margin(Score):
 
 @dataclass(frozen=True)
 class Entropy(Score):
-    """Minus the entropy of the distribution in nats, in [-log N, 0] (Dream)."""
+    """Minus the entropy of the distribution in nats, in [-log N, 0] (Dream); ranked by minus its
+    logarithm.
+    """
+
+    def surety(self, score: Tensor) -> Tensor:
+        return -(-score).clamp_min(0.0).log()
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         return -entropy(logits)
@@ -49,4 +69,5 @@ class Entropy(Score):
 
 def entropy(logits: Tensor) -> Tensor:
     """The entropy of softmax(logits) in nats, [R, N] -> [R] float64."""
-    return torch.special.entr(logits.double().softmax(-1)).sum(-1)
+    some = logits.split(max(1, PART // logits.shape[-1]))
+    return torch.cat([torch.special.entr(part.double().softmax(-1)).sum(-1) for part in some])

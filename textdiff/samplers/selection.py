@@ -17,20 +17,24 @@ class Selection:
     generation ends.
     """
 
-    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        """score [B, L] (-inf where not masked), masked [B, L] bool, logits [R, N] of the masked ->
-        [B, L] bool.
+    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+        """score [B, L] (-inf where not masked), its rank [B, L] (0 is the surest), masked [B, L]
+        bool, logits [R, N] of the masked -> [B, L] bool.
         """
         raise NotImplementedError
 
 
-def _rank(score: Tensor) -> Tensor:
+def rank_of(surety: Tensor) -> Tensor:
     """0 for the surest of each row, and so on; of equals the left one first.
 
-    Equal is what agrees to four decimals: masked positions that see the same are equally sure, and
+    Equal is what agrees to three decimals: masked positions that see the same are equally sure, and
     rounding errors, which depend on the batch, must not order them.
+
+    >>> rank_of(torch.tensor([[0.1, 2.0, 2.0001]])).tolist()
+    [[2, 0, 1]]
     """
-    return score.mul(1e4).round().argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    rounded = surety.mul(1e3).round()
+    return rounded.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Count(Selection):
                 f"n must be an integer >= 1, got {self.n!r}: a call unmasks at least one token"
             )
 
-    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        return masked & (_rank(score) < self.n)
+    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+        return masked & (rank < self.n)
 
 
 @dataclass(frozen=True)
@@ -64,8 +68,8 @@ class Threshold(Selection):
                 "0.1 nats"
             )
 
-    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        return masked & ((score >= self.value) | (_rank(score) == 0))
+    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+        return masked & ((score >= self.value) | (rank == 0))
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,8 @@ class EntropyBound(Selection):
                 "0 unmasks one token a call, and those that are certain"
             )
 
-    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
         H = torch.zeros_like(score).masked_scatter(masked, entropy(logits))
-        rank = _rank(score)
         ordered = H.gather(-1, rank.argsort(dim=-1))
         within = ordered.cumsum(-1) - ordered.cummax(-1).values <= self.bound
         return masked & (within.gather(-1, rank) | (rank == 0))
