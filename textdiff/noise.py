@@ -171,15 +171,21 @@ _CACHED = 2**19
 _DEVICE = 2**26
 
 
-CHILDREN = 16  # of a node of the tree down which tokens are drawn
+CHILDREN = 16  # at most, of a node of the tree down which tokens are drawn
 
 
-def _stride(N: int) -> int:
-    """The smallest power of `CHILDREN` of which N tokens need at most `CHILDREN` multiples."""
-    stride = 1
-    while stride * CHILDREN < N:
-        stride *= CHILDREN
-    return stride
+def tree_of(N: int) -> tuple[int, int]:
+    """Children of a node, and the stride of the tokens of one: N tokens in as few levels as
+    `CHILDREN` allow, with as few children as these levels do.
+
+    >>> tree_of(16), tree_of(17), tree_of(50257), tree_of(128256)
+    ((16, 1), (8, 8), (16, 4096), (12, 20736))
+    """
+    below = 0
+    while CHILDREN ** (below + 1) < N:
+        below += 1
+    children = next(c for c in (4, 8, 12, CHILDREN) if c ** (below + 1) >= N)
+    return (children, children**below) if below else (CHILDREN, 1)
 
 
 def _rows(logits: Tensor, width: int) -> int:
@@ -199,8 +205,9 @@ def _weights(logits: Tensor) -> Iterator[Tensor]:
     Rows are padded to whole vectors, so each is computed as if it were alone.
     """
     N = logits.shape[-1]
-    stride = _stride(N)
-    width = -(-N // max(stride, CHILDREN)) * max(stride, CHILDREN)
+    _, stride = tree_of(N)
+    whole = math.lcm(stride, CHILDREN)
+    width = -(-N // whole) * whole
     rows = _rows(logits, width)
     w = logits.new_empty(min(rows, len(logits)), width, dtype=torch.float64)
     for some in logits.split(rows):
@@ -211,23 +218,22 @@ def _weights(logits: Tensor) -> Iterator[Tensor]:
         yield here.view(len(some), width // stride, stride)
 
 
-def _descend(top: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    """A node of each row of weights [R, stride], from u [R]: down a tree whose nodes have at most
-    `CHILDREN` children, all but the tokens.
+def _descend(top: Tensor, children: int, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The node above a token for each row of weights [R, stride], from u [R]: down a tree.
 
     Node b = a stride' + b' is child a of node b'. u chooses at the top, a hash of it at each level
     below; also returned is that of the level to come.
     """
     levels = [top]
     while levels[-1].shape[-1] > 1:
-        levels.append(levels[-1].view(len(top), CHILDREN, -1).sum(1))
+        levels.append(levels[-1].view(len(top), children, -1).sum(1))
     depths = torch.arange(1, len(levels), device=u.device)
     below = _unit(_hash(u.view(torch.int64)[:, None], depths))
     places = torch.cat([u[:, None], below], -1)
     node = torch.zeros(len(top), 1, dtype=torch.int64, device=u.device)
     for depth, level in enumerate(reversed(levels[:-1])):
-        above = level.shape[-1] // CHILDREN
-        child = level.gather(-1, node + _children(CHILDREN, above, u.device))
+        above = level.shape[-1] // children
+        child = level.gather(-1, node + _children(children, above, u.device))
         node = _choose(child, places[:, depth : depth + 1]) * above + node
     return node, places[:, -1:]
 
@@ -268,18 +274,27 @@ def categorical(logits: Tensor, u: Tensor) -> Tensor:
         )
     if not u.numel():
         return u.long()
-    flat, N = logits.reshape(-1, logits.shape[-1]), logits.shape[-1]
-    stride = _stride(N)
+    flat = logits.reshape(-1, logits.shape[-1])
+    _, stride = tree_of(flat.shape[-1])
+    rows = 8 * _rows(flat, stride)
+    some = zip(flat.split(rows), u.reshape(-1).split(rows), strict=True)
+    return torch.cat([_drawn(part, places) for part, places in some]).view(u.shape)
+
+
+def _drawn(logits: Tensor, u: Tensor) -> Tensor:
+    """The tokens of logits [R, N] and u [R]."""
+    N = logits.shape[-1]
+    children, stride = tree_of(N)
     if stride == 1:
-        places = u.reshape(-1, 1).split(_rows(flat, CHILDREN))
-        chosen = map(_choose, (w.squeeze(-1) for w in _weights(flat)), places)
-        return torch.cat(list(chosen)).view(u.shape)
-    top = torch.cat([w.sum(1) for w in _weights(flat)])
-    node, place = _descend(top, u.reshape(-1))
+        places = u[:, None].split(_rows(logits, CHILDREN))
+        chosen = map(_choose, (w.squeeze(-1) for w in _weights(logits)), places)
+        return torch.cat(list(chosen)).squeeze(-1)
+    top = torch.cat([w.sum(1) for w in _weights(logits)])
+    node, place = _descend(top, children, u)
     token = node + _children(-(-N // stride), stride, u.device)
-    raw = flat.gather(-1, token.clamp(max=N - 1)).double()
-    last = _weight(raw.masked_fill(token >= N, -math.inf), flat.amax(-1, keepdim=True))
-    return token.gather(-1, _choose(last, place)).view(u.shape)
+    raw = logits.gather(-1, token.clamp(max=N - 1)).double()
+    last = _weight(raw.masked_fill(token >= N, -math.inf), logits.amax(-1, keepdim=True))
+    return token.gather(-1, _choose(last, place)).squeeze(-1)
 
 
 def probability(logits: Tensor, token: Tensor) -> Tensor:

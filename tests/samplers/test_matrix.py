@@ -14,7 +14,16 @@ from toys import toy
 import textdiff.noise
 from textdiff import spec
 from textdiff.denoiser.prediction import Prediction
-from textdiff.noise import Noise, Stream, _hash, _unit, categorical, probability, uniform
+from textdiff.noise import (
+    Noise,
+    Stream,
+    _hash,
+    _unit,
+    categorical,
+    probability,
+    tree_of,
+    uniform,
+)
 from textdiff.process import (
     Absorbing,
     EpsilonHybrid,
@@ -139,16 +148,17 @@ def test_35_a_full_step_draws_rare_tokens_as_often_as_it_should(process: Process
 
 
 def by_hand(p, u):
-    """A token [R] by plain sums: its last digit (base 16) first, then the one before, and so on;
-    and whether each choice was clear of rounding.
+    """A token [R] by plain sums: its last digit first, then the one before, and so on; and whether
+    each choice was clear of rounding.
     """
     R, n = p.shape
+    base, highest = tree_of(n)
     token = torch.arange(n)
     drawn, clear = torch.zeros(R, dtype=torch.int64), torch.ones(R, dtype=torch.bool)
     alive, stride, depth = torch.ones(R, n, dtype=torch.bool), 1, 0
     while True:
-        last = 16 * stride >= n
-        digit = token // stride if last else token // stride % 16
+        last = stride == highest
+        digit = token // stride if last else token // stride % base
         chances = torch.zeros(R, 16, dtype=torch.float64)
         chances.scatter_add_(1, digit.expand(R, n), p * alive)
         cdf = chances.cumsum(1)
@@ -160,10 +170,10 @@ def by_hand(p, u):
         alive &= digit == choice
         if last:
             return drawn, clear
-        stride, depth = 16 * stride, depth + 1
+        stride, depth = base * stride, depth + 1
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 255, 257, 4097, 50_257])
+@pytest.mark.parametrize("n", [1, 2, 3, 15, 16, 17, 255, 257, 4097, 50_257, 65_537])
 def test_35_a_draw_goes_down_the_tree_whatever_the_vocabulary(n):
     """Against plain sums; alone and in a batch; up to 16 tokens it is the inverse CDF, at uniforms
     on either side of a threshold.
@@ -235,7 +245,7 @@ def test_float64_tables_are_made_some_rows_at_a_time(sampler, filter, monkeypatc
     """The same tokens and times, and nothing of the size of all rows."""
     if filter is not identity and sampler in OF_SCORES:
         return
-    N, B, W, most = 200, 4, 24, 1000
+    N, B, W, most = 257, 4, 24, 1000
     process = GammaHybrid(0.3, tail=0.1) if sampler in OF_SCORES else EpsilonHybrid(0.3)
     z = torch.where(torch.arange(B * W).view(B, W) % 2 == 0, N, 5)
     if isinstance(sampler, GibbsCorrector | FirstHitting):

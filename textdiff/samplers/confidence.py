@@ -55,7 +55,7 @@ class Confidence(Sampler):
         drawn = filled[masked]
         score = torch.full_like(step.t, -torch.inf)
         score = score.masked_scatter(masked, self.score(at_masked, drawn).to(score))
-        rank = rank_of(torch.where(masked, self.score.surety(score), -torch.inf))
+        rank = rank_of(self.score.surety(score), masked)
         chosen = self.select(score, rank, masked, at_masked)
         times = self._times(step, masked, chosen)
         y = torch.where(chosen, step.process.shuffle(filled, times, step.N, step.noise), step.z)

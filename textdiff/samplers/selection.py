@@ -24,16 +24,18 @@ class Selection:
         raise NotImplementedError
 
 
-def rank_of(surety: Tensor) -> Tensor:
-    """0 for the surest of each row, and so on; of equals the left one first.
+def rank_of(surety: Tensor, masked: Tensor) -> Tensor:
+    """0 for the surest masked token of each row, and so on; of equals the left one first, and
+    behind all of them what is not masked.
 
     Equal is what agrees to three decimals: masked positions that see the same are equally sure, and
     rounding errors, which depend on the batch, must not order them.
 
-    >>> rank_of(torch.tensor([[0.1, 2.0, 2.0001]])).tolist()
+    >>> rank_of(torch.tensor([[0.1, 2.0, 2.0001]]), torch.ones(1, 3).bool()).tolist()
     [[2, 0, 1]]
     """
-    rounded = surety.mul(1e3).round()
+    rounded = surety.mul(1e3).round().nan_to_num(neginf=-1e300, posinf=1e300)
+    rounded = torch.where(masked, rounded, -torch.inf)
     return rounded.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
