@@ -11,13 +11,13 @@ from enumeration import chi_square
 from textdiff.noise import (
     Noise,
     Stream,
-    categorical,
     permutation,
     seed_from,
     stratified,
     uniform,
     uniform_token,
 )
+from textdiff.samplers.draws import categorical
 
 
 def many(n: int, seed: int = 0, stream: Stream = Stream.TOKEN) -> torch.Tensor:

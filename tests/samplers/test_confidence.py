@@ -9,7 +9,7 @@ from driving import Alone, flat_run
 from enumeration import random_logits
 from toys import law_of, toy
 
-from textdiff.noise import Noise, Stream, categorical
+from textdiff.noise import Noise, Stream
 from textdiff.process import (
     GIDD,
     Absorbing,
@@ -32,6 +32,7 @@ from textdiff.samplers import (
     temperature,
     top_k,
 )
+from textdiff.samplers.draws import categorical
 from textdiff.samplers.selection import rank_of
 
 N = 4

@@ -11,19 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from toys import toy
 
-import textdiff.noise
 from textdiff import spec
 from textdiff.denoiser.prediction import Prediction
-from textdiff.noise import (
-    Noise,
-    Stream,
-    _hash,
-    _unit,
-    categorical,
-    probability,
-    tree_of,
-    uniform,
-)
+from textdiff.noise import Noise, Stream, below, uniform
 from textdiff.process import (
     Absorbing,
     EpsilonHybrid,
@@ -39,10 +29,12 @@ from textdiff.samplers import (
     Sampler,
     Step,
     base,
+    draws,
     score,
     temperature,
     top_p,
 )
+from textdiff.samplers.draws import categorical, probability, tree_of
 from textdiff.samplers.filters import identity
 
 EVERY = [*SAMPLERS, *OF_SCORES]
@@ -162,7 +154,7 @@ def by_hand(p, u):
         chances = torch.zeros(R, 16, dtype=torch.float64)
         chances.scatter_add_(1, digit.expand(R, n), p * alive)
         cdf = chances.cumsum(1)
-        place = u if depth == 0 else _unit(_hash(u.view(torch.int64), depth))
+        place = below(u, depth + 1)[:, depth]
         target = place * cdf[:, -1]
         clear &= ((cdf - target[:, None]).abs() > 1e-12 * cdf[:, -1:]).all(1)
         choice = torch.searchsorted(cdf, target[:, None], right=True)
@@ -260,7 +252,7 @@ def test_float64_tables_are_made_some_rows_at_a_time(sampler, filter, monkeypatc
     whole = sampler.move(step, rows, logits, filter)
     for module in (base, score):
         monkeypatch.setattr(module, "PART", most)
-    monkeypatch.setattr(textdiff.noise, "_CACHED", most)
+    monkeypatch.setattr(draws, "_CACHED", most)
     step = Step(process, z, t, s=0.2 * t, N=N, noise=noise)
     with Largest() as largest:
         in_parts = sampler.move(step, rows, logits, filter)

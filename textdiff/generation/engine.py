@@ -19,9 +19,10 @@ from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
 from ..hyperschedule import Hyperschedule
 from ..hyperschedule.plan import Plan
-from ..noise import Noise, probability
+from ..noise import Noise
 from ..process import Process
 from ..samplers import Filter, Sampler, Step
+from ..samplers.draws import probability
 from ..samplers.filters import identity
 from .state import Denoised, Frame, Sequences
 

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..denoiser.prediction import add_at_own, own_token_shift, posterior_logits
-from ..noise import Stream, categorical
+from ..noise import Stream
 from ..process import Process
 from .ancestral import Ancestral
 from .base import Sampler, Step, ancestral_step, draw_visible, parts, unmasked
+from .draws import categorical
 from .filters import Filter, identity
 
 

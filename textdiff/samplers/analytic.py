@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from ..denoiser.prediction import Prediction
-from ..noise import Stream, categorical
+from ..noise import Stream
 from ..process import Process
 from .base import Sampler, Step, parts
+from .draws import categorical
 from .filters import Filter, identity, refuse_filters
 
 

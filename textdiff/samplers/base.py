@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..denoiser.prediction import Prediction
-from ..noise import Noise, Stream, categorical, probability, uniform_token
+from ..noise import Noise, Stream, uniform_token
 from ..process import Process
 from ..process.base import Bridge, Clock
+from .draws import categorical, probability
 from .filters import Filter, Where, identity
 
 PART = 2**22

@@ -8,9 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..noise import Stream, categorical
+from ..noise import Stream
 from ..process import Process
 from .base import Sampler, Step, ancestral_step, parts, refuse_moving
+from .draws import categorical
 from .filters import Filter, identity
 from .score import Probability, Score
 from .selection import Count, Selection, rank_of

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..noise import Stream, probability
+from ..noise import Stream
 from .acs import ACS
 from .base import Step
+from .draws import probability
 
 
 @dataclass(frozen=True, repr=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..noise import probability
 from .base import PART
+from .draws import probability
 
 
 @dataclass(frozen=True)
