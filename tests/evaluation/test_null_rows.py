@@ -63,7 +63,7 @@ def test_null_rows_are_texts_of_the_judge(judge):  # noqa: F811
         texts = draw(4, 6)
         lengths = [len(ids) for ids in judge.encode(texts, None)[0]]
         assert lengths == [6] * 4, name
-    joined = " ".join(TEXTS)
+    joined = "\n".join(TEXTS)  # running text; this judge has no EOS
     assert all(text in joined for text in rows["training text"](4, 6))
     assert len(training_ids(judge, Lines(), "train")) == sum(len(text.split()) for text in TEXTS)
 
