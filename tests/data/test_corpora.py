@@ -4,6 +4,8 @@ import lzma
 from pathlib import Path
 
 import pytest
+import yaml
+from tiny import CONFIGS
 
 from textdiff.data import Files, HubDataset, TinyShakespeare
 from textdiff.data.corpora import SPLITS
@@ -138,6 +140,23 @@ def test_hub_dataset_reads_a_local_folder(folder, streaming):
     assert list(corpus.documents("validation")) == ["validation 0", "validation 1"]
     assert (corpus.provenance("train")["fingerprint"] is None) == streaming
     json.dumps(corpus.provenance("train"))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_rows_that_are_lines_become_documents_under_their_headings(tmp_path, streaming):
+    """With the heading of configs/data/hub.yaml: sections and equations begin no article."""
+    config = yaml.safe_load((CONFIGS / "data" / "hub.yaml").read_text())
+    heading = config["data"]["corpus"]["init_args"]["heading"]
+    rows = ["", " = First = \n", "", " one = 1 \n", " = = Section = = \n", " two \n"]
+    rows += [" = Second = \n", " three \n", ""]
+    lines = "".join(json.dumps({"text": row}) + "\n" for row in rows)
+    (tmp_path / "train.jsonl").write_text(lines)
+    corpus = HubDataset(str(tmp_path), streaming=streaming, heading=heading)
+    first = " = First = \n one = 1 \n = = Section = = \n two \n"
+    assert list(corpus.documents("train")) == [first, " = Second = \n three \n"]
+    assert corpus.provenance("train")["heading"] == heading
+    with pytest.raises(ValueError, match="heading must be a regular expression, got '\\('"):
+        HubDataset("x", heading="(")
 
 
 def test_hub_dataset_errors_teach(folder):

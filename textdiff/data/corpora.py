@@ -119,8 +119,10 @@ class Files(Corpus):
 @dataclass(frozen=True)
 class HubDataset(Corpus):
     """A data set of the Hugging Face Hub, or a local folder that `datasets` understands; a row is a
-    document.
+    document, or a line of one.
 
+    `heading` is a regular expression for data sets whose rows are lines: a row that it matches
+    begins a document, to which the rows up to the next one belong, as they stand.
     `train`, `validation` and `test` are split names or slices such as "train[:95%]"; pin `revision`
     to a commit for exact repeatability. `files` are those of a split instead, where the data set
     does not say it itself: a glob in which {split} stands for the split. `streaming` reads the
@@ -136,6 +138,15 @@ class HubDataset(Corpus):
     test: str = "test"
     streaming: bool = False
     files: str | None = None
+    heading: str | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.heading or "")
+        except re.error as error:
+            raise ValueError(
+                f"heading must be a regular expression, got {self.heading!r}: {error}"
+            ) from None
 
     @property
     def name(self) -> str:
@@ -143,9 +154,13 @@ class HubDataset(Corpus):
         return self.path if self.config is None else f"{self.path}/{self.config}"
 
     def documents(self, split: str) -> Iterator[str]:
-        """The rows of a split; ValueError if it cannot be reached, or lacks the split or the
+        """The documents of a split; ValueError if it cannot be reached, or lacks the split or the
         column.
         """
+        rows = self._rows(split)
+        return rows if self.heading is None else _joined(rows, re.compile(self.heading))
+
+    def _rows(self, split: str) -> Iterator[str]:
         dataset = self._load(split)
         names = dataset.column_names
         if names is not None and self.column not in names:
@@ -175,6 +190,7 @@ class HubDataset(Corpus):
             "revision": self.revision or commit,
             "fingerprint": None if self.streaming else dataset._fingerprint,
             "column": self.column,
+            "heading": self.heading,
             "license": dataset.info.license or None,
         }
 
@@ -205,6 +221,22 @@ class HubDataset(Corpus):
                 f"data set {self.name!r} has no readable {wanted!r} ({error}): set config and "
                 f"{split} to what it has"
             ) from error
+
+
+def _joined(rows: Iterator[str], heading: re.Pattern[str]) -> Iterator[str]:
+    r"""Documents of rows that are lines: a new one begins where the heading matches.
+
+    >>> list(_joined(iter([" = A = \n", "one\n", " = B = \n"]), re.compile("^ = ")))
+    [' = A = \none\n', ' = B = \n']
+    """
+    lines: list[str] = []
+    for row in rows:
+        if any(lines) and heading.search(row):
+            yield "".join(lines)
+            lines = []
+        lines.append(row)
+    if any(lines):
+        yield "".join(lines)
 
 
 def check_split(split: str) -> None:
