@@ -70,10 +70,9 @@ def inverse_cdf(logits: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
     return torch.searchsorted(cdf, u[..., None] * cdf[..., -1:], right=True).squeeze(-1)
 
 
-def rank_of(surety: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
+def rank_of(score: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
     """How that commit ranked confidences: to four decimals."""
-    score = torch.where(masked, surety.sigmoid(), -torch.inf).mul(1e4).round()
-    return score.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+    return score.mul(1e4).round().argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def drawn_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens drawn and ranked as that commit did, so that what it drew shows all else to be the
     same: since then they are drawn down a tree (`maths.md` 5.7) and ranked by log-odds.
     """
-    monkeypatch.setattr("textdiff.samplers.confidence.rank_of", rank_of)
+    monkeypatch.setattr("textdiff.samplers.selection.rank_of", rank_of)
     for name in ("base", "acs", "confidence", "analytic"):
         monkeypatch.setattr(f"textdiff.samplers.{name}.categorical", inverse_cdf)
 

@@ -176,9 +176,8 @@ def test_of_equally_sure_positions_the_left_one_goes_first():
     masked, logits = torch.ones(3, 3, dtype=torch.bool), torch.zeros(9, N)
     for kind in (Probability(), Margin(), Entropy()):
         sign = -1 if kind == Entropy() else 1
-        rank = rank_of(kind.surety(sign * score), masked)
         for select in (Count(1), Threshold(0.9), EntropyBound(0.1)):
-            assert select(sign * score, rank, masked, logits).tolist() == [[True, False, False]] * 3
+            assert select(sign * score, masked, logits).tolist() == [[True, False, False]] * 3
 
 
 def test_small_and_large_scores_are_told_apart():
@@ -187,16 +186,14 @@ def test_small_and_large_scores_are_told_apart():
     """
     small = torch.tensor([[2e-6, 3e-6, 1e-6, 0.0]]).double()
     masked = torch.ones(1, 4, dtype=torch.bool)
-    for kind in (Probability(), Margin()):
-        assert rank_of(kind.surety(small), masked).tolist() == [[1, 0, 2, 3]]
-        assert rank_of(kind.surety(1 - 1e-4 * small), masked).tolist() == [[2, 3, 1, 0]]
-    assert rank_of(Entropy().surety(-small), masked).tolist() == [[2, 3, 1, 0]]
-    for kind in (Probability(), Margin()):  # a call unmasks a token, though none is sure at all
-        score = torch.tensor([[-torch.inf, 0.0, 0.0]]).double()
-        masked = torch.tensor([[False, True, True]])
-        for select in (Count(1), Threshold(0.9), EntropyBound(0.0)):
-            chosen = select(score, rank_of(kind.surety(score), masked), masked, torch.zeros(2, N))
-            assert chosen[0, :2].tolist() == [False, True]
+    assert rank_of(small, masked).tolist() == [[1, 0, 2, 3]]
+    assert rank_of(1 - 1e-4 * small, masked).tolist() == [[2, 3, 1, 0]]
+    assert rank_of(-small, masked).tolist() == [[2, 3, 1, 0]]
+    score = torch.tensor([[-torch.inf, 0.0, 0.0]]).double()
+    masked = torch.tensor([[False, True, True]])
+    for select in (Count(1), Threshold(0.9), EntropyBound(0.0)):
+        # a call unmasks a token, though none is sure at all
+        assert select(score, masked, torch.zeros(2, N))[0, :2].tolist() == [False, True]
 
 
 def test_what_is_not_defined_is_refused():

@@ -14,7 +14,7 @@ from .base import Sampler, Step, ancestral_step, parts, refuse_moving
 from .draws import categorical
 from .filters import Filter, identity
 from .score import Probability, Score
-from .selection import Count, Selection, rank_of
+from .selection import Count, Selection
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ class Confidence(Sampler):
         drawn = filled[masked]
         score = torch.full_like(step.t, -torch.inf)
         score = score.masked_scatter(masked, self.score(at_masked, drawn).to(score))
-        rank = rank_of(self.score.surety(score), masked)
-        chosen = self.select(score, rank, masked, at_masked)
+        chosen = self.select(score, masked, at_masked)
         times = self._times(step, masked, chosen)
         y = torch.where(chosen, step.process.shuffle(filled, times, step.N, step.noise), step.z)
         last = rows & ~masked

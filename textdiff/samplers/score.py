@@ -19,21 +19,10 @@ class Score:
         """logits [R, N] and the tokens [R] that were drawn there -> [R] float64."""
         raise NotImplementedError
 
-    def surety(self, score: Tensor) -> Tensor:
-        """The score on a scale that is as fine where it is nearly 0 or nearly 1 as in between; by
-        it tokens are ranked.
-        """
-        return score
-
 
 @dataclass(frozen=True)
 class Probability(Score):
-    """The probability of the token that was drawn, in [0, 1] (MaskGIT, LLaDA); ranked by its
-    log-odds.
-    """
-
-    def surety(self, score: Tensor) -> Tensor:
-        return score.clamp_min(0.0).logit()
+    """The probability of the token that was drawn, in [0, 1] (MaskGIT, LLaDA)."""
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         return probability(logits, token)
@@ -42,11 +31,8 @@ class Probability(Score):
 @dataclass(frozen=True)
 class Margin(Score):
     """The probability of the likeliest token less that of the second, in [0, 1] (arXiv
-    2502.06768); ranked by its log-odds.
+    2502.06768).
     """
-
-    def surety(self, score: Tensor) -> Tensor:
-        return score.clamp_min(0.0).logit()
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         largest = logits.topk(min(2, logits.shape[-1]), -1).indices
@@ -56,12 +42,7 @@ class Margin(Score):
 
 @dataclass(frozen=True)
 class Entropy(Score):
-    """Minus the entropy of the distribution in nats, in [-log N, 0] (Dream); ranked by minus its
-    logarithm.
-    """
-
-    def surety(self, score: Tensor) -> Tensor:
-        return -(-score).clamp_min(0.0).log()
+    """Minus the entropy of the distribution in nats, in [-log N, 0] (Dream)."""
 
     def __call__(self, logits: Tensor, token: Tensor) -> Tensor:
         return -entropy(logits)

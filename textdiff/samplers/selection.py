@@ -17,26 +17,36 @@ class Selection:
     generation ends.
     """
 
-    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        """score [B, L] (-inf where not masked), its rank [B, L] (0 is the surest), masked [B, L]
-        bool, logits [R, N] of the masked -> [B, L] bool.
+    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+        """score [B, L] (-inf where not masked), masked [B, L] bool, logits [R, N] of the masked ->
+        [B, L] bool.
         """
         raise NotImplementedError
 
 
-def rank_of(surety: Tensor, masked: Tensor) -> Tensor:
+def rank_of(score: Tensor, masked: Tensor) -> Tensor:
     """0 for the surest masked token of each row, and so on; of equals the left one first, and
     behind all of them what is not masked.
 
-    Equal is what agrees to three decimals: masked positions that see the same are equally sure, and
-    rounding errors, which depend on the batch, must not order them.
+    Equal is what agrees to three decimals of `_surety`: masked positions that see the same are
+    equally sure, and rounding errors, which depend on the batch, must not order them.
 
-    >>> rank_of(torch.tensor([[0.1, 2.0, 2.0001]]), torch.ones(1, 3).bool()).tolist()
-    [[2, 0, 1]]
+    >>> rank_of(torch.tensor([[0.1, 2e-6, 1e-6]]), torch.ones(1, 3).bool()).tolist()
+    [[0, 1, 2]]
     """
-    rounded = surety.mul(1e3).round().nan_to_num(neginf=-1e300, posinf=1e300)
+    rounded = _surety(score).mul(1e3).round().nan_to_num(neginf=-1e300, posinf=1e300)
     rounded = torch.where(masked, rounded, -torch.inf)
     return rounded.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+
+
+def _surety(score: Tensor) -> Tensor:
+    """The scores on a scale that is as fine near its ends as in between: the log-odds of those in
+    [0, 1], minus the logarithm of minus those below 0 (entropies), others as they are.
+    """
+    is_entropy = (score.isfinite() & (score < 0)).any()
+    is_other = (score > 1).any()
+    odds = torch.where(is_entropy, -(-score).clamp_min(0.0).log(), score.clamp(0.0, 1.0).logit())
+    return torch.where(is_other, score, odds)
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,8 @@ class Count(Selection):
                 f"n must be an integer >= 1, got {self.n!r}: a call unmasks at least one token"
             )
 
-    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        return masked & (rank < self.n)
+    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+        return masked & (rank_of(score, masked) < self.n)
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,8 @@ class Threshold(Selection):
                 "0.1 nats"
             )
 
-    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
-        return masked & ((score >= self.value) | (rank == 0))
+    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+        return masked & ((score >= self.value) | (rank_of(score, masked) == 0))
 
 
 @dataclass(frozen=True)
@@ -92,8 +102,9 @@ class EntropyBound(Selection):
                 "0 unmasks one token a call, and those that are certain"
             )
 
-    def __call__(self, score: Tensor, rank: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
+    def __call__(self, score: Tensor, masked: Tensor, logits: Tensor) -> Tensor:
         H = torch.zeros_like(score).masked_scatter(masked, entropy(logits))
+        rank = rank_of(score, masked)
         ordered = H.gather(-1, rank.argsort(dim=-1))
         within = ordered.cumsum(-1) - ordered.cummax(-1).values <= self.bound
         return masked & (within.gather(-1, rank) | (rank == 0))
