@@ -66,7 +66,11 @@ def _hash(*fields: int | Tensor) -> Tensor:
 
 
 def uniform(
-    seed: int, example: int | Tensor, step: int | Tensor, position: int | Tensor, stream: Stream
+    seed: int | Tensor,
+    example: int | Tensor,
+    step: int | Tensor,
+    position: int | Tensor,
+    stream: Stream,
 ) -> Tensor:
     """Float64 uniforms in the open (0, 1); the arguments broadcast, e.g. example [B, 1], position
     [L] -> [B, L].
@@ -92,7 +96,7 @@ def below(u: Tensor, levels: int) -> Tensor:
 
 
 def stratified(
-    seed: int, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME
+    seed: int | Tensor, key: int | Tensor, slot: int | Tensor, stream: Stream = Stream.TIME
 ) -> Tensor:
     """Uniforms in (0, 1), one in each stratum of width 1/n for every aligned run of n = 2^j
     consecutive slots (n <= RUN).
@@ -139,7 +143,8 @@ class Noise:
     neighbours.
 
     `place` [W] names the positions of a tensor's columns where they are not 0..L-1 (a window of a
-    sequence).
+    sequence). Sequences with clocks of their own have a `seed` [B], a `step` [B] and a `place`
+    [B, W] each.
 
     >>> noise = Noise(seed=0, example=torch.tensor([4]))
     >>> whole = noise.positions(torch.zeros(1, 5), Stream.MASK)
@@ -148,7 +153,7 @@ class Noise:
     True
     """
 
-    seed: int
+    seed: int | Tensor
     example: Tensor
     step: int | Tensor = 0
     place: Tensor | None = None
@@ -159,8 +164,11 @@ class Noise:
 
     def uniform(self, stream: Stream, position: Tensor) -> Tensor:
         """Uniforms for `position` [L] or [B, L] -> [B, L]."""
-        step = self.step.unsqueeze(-1) if isinstance(self.step, Tensor) else self.step
-        return uniform(self.seed, self.example.unsqueeze(-1), step, position, stream)
+        seed, step = (
+            field.unsqueeze(-1) if isinstance(field, Tensor) else field
+            for field in (self.seed, self.step)
+        )
+        return uniform(seed, self.example.unsqueeze(-1), step, position, stream)
 
     def positions(self, like: Tensor, stream: Stream) -> Tensor:
         """Uniforms for every position of a [B, L] tensor."""

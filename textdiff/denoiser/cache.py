@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 
 
@@ -53,3 +56,80 @@ class Cache:
 
     def _of(self, rows: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         return {layer: (k[rows], v[rows]) for layer, (k, v) in self._layers.items()}
+
+
+class Store:
+    """Keys and values of sequences that do not go together: a place for each, with a length of its
+    own, in buffers allocated once.
+
+    Args:
+        places: the most sequences at a time.
+        capacity: rows of each that are alive at a time, context and window.
+    """
+
+    def __init__(self, places: int, capacity: int):
+        self.shape = (places, capacity)
+        self._layers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def layer(self, number: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, [places, H, capacity, D/H] each, for rows `like` [B, H, R,
+        D/H].
+        """
+        if number not in self._layers:
+            places, capacity = self.shape
+            shape = (places, like.shape[1], capacity, like.shape[3])
+            # zeros: no row sees what was never written, but 0 times nan is nan
+            self._layers[number] = (like.new_zeros(shape), like.new_zeros(shape))
+        return self._layers[number]
+
+
+class Part(Cache):
+    """The places of a `Store` that take part in one call.
+
+        |            stored rows, up to `length` of the longest             | fed |
+        | what a shorter one has not is masked by the call that is made (`mixed_rows.py`) |
+
+    Args:
+        store: where the rows live.
+        places: [B] the place of each sequence of the call.
+        stored: [B] rows that each has there.
+        kept: [B] which of its fed columns stay, in order.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        places: Sequence[int],
+        stored: Sequence[int],
+        kept: Sequence[Sequence[int]],
+    ):
+        super().__init__(store.shape[1])
+        self.store = store
+        self.places = torch.tensor(places)
+        self.length = max(stored)
+        stays = [
+            (b, column, stored[b] + j)
+            for b, columns in enumerate(kept)
+            for j, column in enumerate(columns)
+        ]
+        self._row, self._fed, self._at = torch.tensor(stays).view(-1, 3).long().unbind(1)
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store what stays of the fed rows k, v [B, H, R, D/H] of a layer.
+
+        Returns:
+            The keys and the values of all stored and fed rows, [B, H, length + R, D/H].
+        """
+        keys, values = (
+            self._join(*pair) for pair in zip(self.store.layer(layer, k), (k, v), strict=True)
+        )
+        return keys, values
+
+    def commit(self, rows: int) -> None:
+        """Nothing: what stays has been stored."""
+
+    def _join(self, buffer: Tensor, fed: Tensor) -> Tensor:
+        stored = buffer[self.places, :, : self.length]
+        if len(self._row):
+            buffer[self.places[self._row], :, self._at] = fed[self._row, :, self._fed]
+        return torch.cat([stored, fed], 2)

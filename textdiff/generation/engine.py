@@ -199,7 +199,7 @@ class _Loop:
         sequences.put(sequences.t, place, t)
         if called:
             reads = self.confidence and stage.prediction == Prediction.CAVITY
-            self.tell(rows, _confidence(logits, rows, z) if reads else None, place)
+            self.tell(rows, confidence_of(logits, rows, z) if reads else None, place)
 
     def logits(self, k: int, step: Step, rows: Tensor) -> Tensor:
         """Cavity logits or log-scores [R, N] of the rows [b, W]: one network call."""
@@ -280,7 +280,7 @@ class _Loop:
         self.on_call(Frame(sequences.calls, z, sequences.t, everywhere, called))
 
 
-def _confidence(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
+def confidence_of(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
     """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
     N, put = logits.shape[-1], z[rows]
     p = torch.where(put < N, probability(logits, put.clamp(max=N - 1)), torch.nan).float()

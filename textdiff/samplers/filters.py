@@ -33,7 +33,7 @@ class Where:
 
     Args:
         rows: [B, W] bool, R of them true, in this order.
-        place: [W] positions of the columns in their sequence; None: 0..W-1.
+        place: [W] or [B, W] positions of the columns in their sequence; None: 0..W-1.
         ids: [B, L] the whole sequences before the step, N = MASK.
     """
 
@@ -50,7 +50,9 @@ class Where:
     def position(self) -> Tensor:
         """[R] int64: its position there."""
         column = self.rows.nonzero()[:, 1]
-        return column if self.place is None else self.place[column]
+        if self.place is None:
+            return column
+        return self.place.expand(self.rows.shape)[self.sequence, column]
 
 
 Filter = Callable[[Tensor, Where], Tensor]

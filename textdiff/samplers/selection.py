@@ -43,8 +43,9 @@ def _surety(score: Tensor) -> Tensor:
     """The scores on a scale that is as fine near its ends as in between: the log-odds of those in
     [0, 1], minus the logarithm of minus those below 0 (entropies), others as they are.
     """
-    is_entropy = (score.isfinite() & (score < 0)).any()
-    is_other = (score > 1).any()
+    # of each sequence by itself: who shares its call must not matter
+    is_entropy = (score.isfinite() & (score < 0)).any(-1, keepdim=True)
+    is_other = (score > 1).any(-1, keepdim=True)
     odds = torch.where(is_entropy, -(-score).clamp_min(0.0).log(), score.clamp(0.0, 1.0).logit())
     return torch.where(is_other, score, odds)
 

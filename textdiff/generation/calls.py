@@ -1,0 +1,94 @@
+"""The network calls of an engine: sequences of like row counts share one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Row
+
+import torch
+from torch import Tensor
+
+from ..denoiser.cache import Part, Store
+from ..denoiser.call import Call
+from ..denoiser.generation_rows import generation_call
+from ..denoiser.mixed_rows import Turn, mixed_call
+from ..denoiser.protocol import Denoiser
+from .sequence import Sequence
+
+
+class Calls:
+    """Feeds sequences, and stores what has settled.
+
+    Args:
+        network: the denoiser.
+        places: sequences at a time.
+        length: the most tokens of one.
+        apart: the token that ends a document, where documents are kept apart.
+    """
+
+    def __init__(self, network: Denoiser, places: int, length: int, apart: int | None = None):
+        self.network = network
+        self.apart = apart
+        self.store = Store(places, length + 1)
+        self.count = 0
+        self.body_rows = 0
+        self.head_rows = 0
+
+    @torch.no_grad()
+    def hidden(
+        self, turns: Row[tuple[Sequence, Turn]], ids: Tensor, t: Tensor
+    ) -> dict[int, Tensor]:
+        """Hidden rows [W, D] of each sequence's window, by handle; ids and t [places, L] of all."""
+        groups: dict[tuple[bool, int, int], list[tuple[Sequence, Turn]]] = {}
+        for one, turn in turns:
+            like = (one.cached, (turn.new | 1).bit_length(), turn.width.bit_length())
+            groups.setdefault(like, []).append((one, turn))
+        hidden = {}
+        for group in groups.values():
+            fed = self._fed(group, ids, t)
+            for (one, turn), rows in zip(group, fed, strict=True):
+                hidden[one.handle] = rows[: turn.width]
+                if one.cached:
+                    one.stored += len(turn.kept(self.network.shifted, 0))
+        return hidden
+
+    def _fed(self, group: list[tuple[Sequence, Turn]], ids: Tensor, t: Tensor) -> Tensor:
+        """Hidden rows [b, W, D] of one call."""
+        sequences, turns = [one for one, _ in group], [turn for _, turn in group]
+        slots = torch.tensor([one.place for one in sequences], device=ids.device)
+        L = max(len(one.plan.starts) for one in sequences)
+        z, now = ids[slots, :L], t[slots, :L]
+        cache = None
+        if sequences[0].cached:
+            stored = [turn.stored for turn in turns]
+            C = max(turn.new for turn in turns)
+            kept = [turn.kept(self.network.shifted, C) for turn in turns]
+            cache = Part(self.store, slots.tolist(), stored, kept)
+        call = self._call(sequences, turns, z, now, cache=cache)
+        self.count += 1
+        self.body_rows += call.ids.numel()
+        return call.hidden(self.network, cache)
+
+    def _call(
+        self,
+        sequences: list[Sequence],
+        turns: list[Turn],
+        z: Tensor,
+        t: Tensor,
+        *,
+        cache: Part | None,
+    ) -> Call:
+        """Without masks where all clocks agree."""
+        first = turns[0]
+        if first.piece is not None or any(turn != first for turn in turns):
+            return mixed_call(self.network, turns, z, t, self.apart)
+        call, _ = generation_call(
+            self.network,
+            sequences[0].request.schedule,
+            first.k,
+            z,
+            t,
+            cache=cache,
+            once=first.once,
+            eos=self.apart,
+        )
+        return call
