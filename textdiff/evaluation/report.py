@@ -49,8 +49,8 @@ def read_results(folder: Path) -> Results:
             raise ValueError(f"{path} is not JSON ({error}): remove it or write it again") from None
     if not results:
         raise ValueError(
-            f"{folder} holds no result: run textdiff evaluate ... or textdiff sample --json with "
-            "an output there"
+            f"{folder} holds no result: run textdiff evaluate ..., or textdiff sample with "
+            f"--output {folder}/NAME.json"
         )
     return results
 

@@ -31,6 +31,7 @@ from ..spec import describe, public_path
 from . import configs, finetuning
 from .callbacks import ModelFolder, ProgressLines
 from .module import TextDiffusion
+from .parser import Parser
 
 set_parsing_settings(
     omegaconf_absolute_to_relative_paths=True, subclasses_enabled=list(configs.BASES)
@@ -76,6 +77,10 @@ class TextDiffusionCLI(LightningCLI):
         self.classes = classes
         self.base: dict[str, Any] | None = None  # of an adapted model that a training goes on with
         super().__init__(**options)
+
+    def init_parser(self, **options: Any) -> LightningArgumentParser:
+        """A parser whose errors are one line."""
+        return Parser(**options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything; options of the checkpoints under `--checkpoint`."""
