@@ -586,13 +586,16 @@ def test_26_the_papers_loss_is_no_bound_of_the_correcting_process():
 
 
 class Tokens:
-    """A tokenizer that is nothing but its length."""
+    """A tokenizer that is nothing but its ids."""
 
     def __init__(self, N: int):
         self.N = N
 
     def __len__(self):
         return self.N
+
+    def get_vocab(self):
+        return {str(token): token for token in range(self.N)}
 
 
 def model(process: Process, schedule: Hyperschedule, layout: str = "aligned") -> Model:
