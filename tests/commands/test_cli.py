@@ -110,9 +110,7 @@ def test_prompt_seed_and_batch(capsys):
         != first.out
     )
     both = sample(capsys, "--prompt", "the ", "--prompt", "fox [MASK][MASK]mps")
-    assert both.out.splitlines()[2] == "--- sample 1" and both.out.splitlines()[3].startswith(
-        "fox "
-    )
+    assert "\n--- sample 1\nfox " in both.out
 
 
 def test_samplers_schedules_and_json(capsys, tmp_path):
@@ -132,9 +130,9 @@ def test_samplers_schedules_and_json(capsys, tmp_path):
     )
     assert "textdiff: warning: this model was trained under Flat(levels=64)" in found.err
     written = json.loads(path.read_text())
-    assert [text in found.out for text in written["samples"]] == [True] and len(
-        written["samples"][0]
-    ) <= 8
+    (text,) = written["samples"]  # running text, its EOS written out
+    shown = text.replace(written["eos"], "")
+    assert shown in found.out and len(shown) <= 8
     settings = written["settings"]
     assert (
         settings["hyperschedule"] == "Block(width=4, levels=4, block_causal=False)"
@@ -313,18 +311,18 @@ def test_errors_of_fit_leave_nothing_behind(words, message, capsys, tmp_path, mo
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--model.nope=1"], "unrecognized arguments: --model.nope=1"),
+        (["--model.nope=1"], "no option --model.nope: did you mean"),
         (
             ["--trainer.max_step=1"],
-            "unrecognized arguments: --trainer.max_step=1",
+            "no option --trainer.max_step: did you mean --trainer.max_steps?",
         ),  # no abbreviations
         (
             ["--model.process=textdiff.process.Nope"],
-            "module 'textdiff.process' has no attribute 'Nope'",
+            "there is no class textdiff.process.Nope; known: Absorbing",
         ),
         (
             ["--model.process=textdiff.hyperschedule.Flat"],
-            "does not correspond to a subclass of Process",
+            "textdiff.hyperschedule.Flat is no class for this option; known: Absorbing",
         ),
         (["--model.process.epsilon=x"], "Got value: x"),
         (["--config=nope.yaml"], "there is no config file 'nope.yaml': give a path, or one of"),

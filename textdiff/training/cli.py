@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import ActionConfigFile, Namespace, set_parsing_settings
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -80,7 +80,9 @@ class TextDiffusionCLI(LightningCLI):
 
     def init_parser(self, **options: Any) -> LightningArgumentParser:
         """A parser whose errors are one line."""
-        return Parser(**options)
+        parser = Parser(**options)
+        parser.add_argument("-c", configs.OPTION, action=ActionConfigFile, help=configs.__doc__)
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything; options of the checkpoints under `--checkpoint`."""

@@ -46,7 +46,9 @@ def told(message: str, options: list[str]) -> str:
         path, key = match[1] or match[2], KEY.search(message)
         known = _known(key[1].rpartition(".")[2] if key else "")
         shown = f"; known: {', '.join(known)}" if known else ""
-        return f"there is no class {path}{shown}"
+        is_other = "correspond to a subclass" in message
+        wrong = f"{path} is no class for this option" if is_other else f"there is no class {path}"
+        return wrong + shown
     lines = [line.strip(" -") for line in message.splitlines()]
     return " ".join(line for line in lines if line)
 
