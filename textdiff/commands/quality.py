@@ -12,6 +12,7 @@ from ..evaluation.judge import DTYPES, FIELD_JUDGE, Judge, open_judge
 from ..evaluation.provenance import software
 from ..evaluation.tables import Table, plus_minus
 from ..files import check_place, sha256, slug, write_json
+from ..model.model import Model
 from ..model.source import Source, find
 from .common import (
     RUN,
@@ -135,8 +136,6 @@ def _samples(options: argparse.Namespace) -> dict[str, Any]:
     """The samples with all that is known about them."""
     options_of_a_run = {name: getattr(options, name) for name in ONLY_OF_A_RUN}
     stated = [name for name, value in options_of_a_run.items() if value is not None]
-    if isinstance(options.run, Source):
-        return _drawn(options)
     path: Path = options.run
     if stated:
         names = ", ".join(f"--{name.replace('_', '-')}" for name in stated)
@@ -154,7 +153,7 @@ def _samples(options: argparse.Namespace) -> dict[str, Any]:
     return {"samples": samples, "file": path.name, "file_sha256": sha256(path), **known}
 
 
-def _drawn(options: argparse.Namespace) -> dict[str, Any]:
+def _drawn(options: argparse.Namespace, model: Model) -> dict[str, Any]:
     """Samples of a model."""
     if options.batch_size is None:
         options.batch_size = 16
@@ -162,7 +161,7 @@ def _drawn(options: argparse.Namespace) -> dict[str, Any]:
     if options.seed is not None:
         law["seed"] = options.seed
     return texts.draw(
-        open_run(options),
+        model,
         options.run,
         num_samples=256 if options.num_samples is None else options.num_samples,
         length=options.length,
@@ -288,8 +287,9 @@ def main(arguments: list[str]) -> None:
     options.run = _opened(options.run)
     output = options.output or _place(options)
     check_place(output)
+    model = open_run(options) if isinstance(options.run, Source) else None
     judge = open_judge(options.judge, options.device, options.dtype)
-    drawn = _samples(options)
+    drawn = _samples(options) if model is None else _drawn(options, model)
     samples, eos = drawn["samples"], drawn.get("eos")
     result = {"quality": _judged(options, judge, texts.read_by(judge, samples, eos))}
     if options.reference:
