@@ -681,7 +681,7 @@ def test_autoregression_through_the_command():
         (["--corpus", "ag_news", "--data-dir", "nope"], "is not there: mend data_dir"),
         (["--corpus", "ag_news", "--data-dir", "."], "put the rows into DATA/ag_news/test.jsonl"),
         (["--corpus", "TinyShakespeare", "ag_news", "--output", "x.json"], "--output is one file"),
-        (["--output", "run"], "Is a directory"),
+        (["--output", "run"], "it is a folder"),
     ],
 )
 def test_errors_leave_nothing_behind(run, tmp_path, monkeypatch, capsys, words, message):
