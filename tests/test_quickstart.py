@@ -61,6 +61,7 @@ def test_it_makes_a_gpt_and_a_hybrid_and_shows_them(tmp_path, monkeypatch, capsy
     for shown in (f"{result['gpt']['bounds'][0]['nats']:.3f}", "bits/byte", "ROMEO:", "slide"):
         assert shown in out
 
+    monkeypatch.syspath_prepend(str(ROOT / "experiments"))  # as `python` does
     table = runpy.run_path(str(ROOT / "experiments/readme.py"))["quickstart"](result)
     for bound in (*result["gpt"]["bounds"], *result["bounds"]):
         assert f"| {bound['name']} | {bound['nats']:.3f} ± " in table

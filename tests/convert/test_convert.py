@@ -358,6 +358,9 @@ class Words:
     def __len__(self) -> int:
         return self.count
 
+    def get_vocab(self) -> dict[str, int]:
+        return {str(token): token for token in range(self.count)}
+
 
 def size(D: int, layers: int, heads: int) -> dict[str, int]:
     return {"D": D, "layers": layers, "heads": heads}
