@@ -28,12 +28,23 @@ AHEAD = 64  # stages without a network call that a sequence takes in one step of
 class Engine:
     """Draws sequences that come and go, each with its own clock.
 
-        >>> from textdiff.generation import Engine, Request          # doctest: +SKIP
-        >>> engine = Engine(network, process, max_sequences=16, max_length=512)
-        >>> handle = engine.submit(Request(ids, Block(16, 16), Ancestral(), seed=1))
+        >>> from textdiff.generation import Engine, Request
+        >>> from textdiff.hyperschedule import Block
+        >>> from textdiff.network import TransformerConfig, TransformerDenoiser
+        >>> from textdiff.process import Absorbing
+        >>> from textdiff.samplers import Ancestral
+        >>> config = TransformerConfig(num_tokens=3, width=8, layers=1, heads=2)
+        >>> network = TransformerDenoiser(config)
+        >>> engine = Engine(network, Absorbing(), max_sequences=16, max_length=512)
+        >>> ids = torch.tensor([0, 2, 3, 3])  # 3: MASK
+        >>> handle = engine.submit(Request(ids, Block(width=2, levels=1), Ancestral(), seed=1))
+        >>> events = []
         >>> while engine.busy:
-        ...     for event in engine.step():
-        ...         print(event)
+        ...     events += engine.step()
+        >>> [type(event).__name__ for event in events]
+        ['Committed', 'Finished']
+        >>> events[0].position
+        (2, 3)
 
     `step` takes each sequence one stage further. Network calls are shared by sequences of like row
     counts, whatever their samplers and schedules; a sequence without a row to draw runs ahead
