@@ -91,7 +91,12 @@ def parse(text: str, base: type[T], classes: Classes = ()) -> T:
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (
+        SyntaxError,
+        ValueError,
+        RecursionError,
+        MemoryError,
+    ):  # the last three: nested too deep
         raise ValueError(f"cannot read {text!r}: {_expected(base, classes)}") from None
     return _from_node(node, base, classes)
 
@@ -180,7 +185,7 @@ def _make(cls: type[T], arguments: dict[str, Any], classes: Classes) -> T:
         )
     try:
         return cls(**{key: _field(cls, key, item, classes) for key, item in arguments.items()})
-    except (TypeError, ValueError) as error:  # a missing argument, a value out of range
+    except (TypeError, ValueError, ArithmeticError) as error:  # one is missing, or out of range
         raise ValueError(f"{cls.__name__}: {error}") from None
 
 
@@ -227,7 +232,7 @@ def _argument(cls: type, name: str, node: ast.expr, base: type, *, classes: Clas
         return _from_node(node, hint, classes)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError, MemoryError):
         raise ValueError(
             f"cannot read {ast.unparse(node)!r} in {cls.__name__}: {_expected(base, classes)}"
         ) from None

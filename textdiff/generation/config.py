@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral, Real
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,16 +15,8 @@ import torch
 from ..hyperschedule import Hyperschedule
 from ..samplers import Ancestral, Sampler, filters
 from ..spec import build, describe, parse
+from .plain import plain
 
-_COUNTS = (
-    "max_new_tokens",
-    "max_length",
-    "num_return_sequences",
-    "max_denoising_steps",
-    "batch_size",
-)
-_NUMBERS = ("temperature", "top_p", "min_p")
-_FLAGS = ("use_cache", "output_trajectory")
 _OF_OTHERS = ("transformers_version", "bos_token_id", "pad_token_id", "do_sample")
 """Options of transformers' config that change nothing here: what is drawn is always sampled."""
 
@@ -55,8 +47,18 @@ class GenerationConfig:
             1].
         min_p: draw among tokens at least this times as likely as the likeliest, in [0, 1].
         suppress_tokens: ids that are never drawn.
+        min_new_tokens: no text ends before so many tokens were drawn.
+        repetition_penalty: multiplies the log-probability of tokens that stand in the text already,
+            > 0; for noise that masks only, where what stands there has been drawn.
+        logits_processor: a function, or several, (logits [R, N], `samplers.Where`) -> logits, on
+            the distribution that is drawn, before the filters below it. Like every filter it holds
+            for text that has settled; noise may show any token before.
         eos_token_id: a text ends where this token, or one of these, was drawn, and costs nothing
             from then on; None: texts have full length.
+        stop: a text ends before the first of these strings in what was drawn.
+        logprobs: keep the log-probability of each drawn token at the call that put it, before
+            filters: of that token given what that call saw, so their sum is no likelihood of the
+            text unless it was drawn one token a call.
         seed: key of all draws; a sample depends on it, its prompt and its number, not on the batch
             it sits in.
         batch_size: sequences per network call; changes no result.
@@ -75,6 +77,11 @@ class GenerationConfig:
     top_p: float | None = None
     min_p: float | None = None
     suppress_tokens: tuple[int, ...] = ()
+    min_new_tokens: int | None = None
+    repetition_penalty: float = 1.0
+    logits_processor: filters.Filter | tuple[filters.Filter, ...] = ()
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
     eos_token_id: int | tuple[int, ...] | None = None
     seed: int | torch.Generator = 0
     batch_size: int = 16
@@ -92,11 +99,16 @@ class GenerationConfig:
                     f"got {value!r}"
                 )
         for field_ in dataclasses.fields(self):
-            object.__setattr__(self, field_.name, _plain(field_.name, getattr(self, field_.name)))
+            object.__setattr__(self, field_.name, plain(field_.name, getattr(self, field_.name)))
         if self.max_new_tokens is not None and self.max_length is not None:
             raise ValueError(
                 f"max_new_tokens={self.max_new_tokens} and max_length={self.max_length} both say "
                 "how long a text is: give one"
+            )
+        if self.min_new_tokens is not None and self.eos_token_id is None and not self.stop:
+            raise ValueError(
+                f"min_new_tokens={self.min_new_tokens} needs eos_token_id or stop: without them no "
+                "text ends early"
             )
         self.filter()  # refuses values out of range
 
@@ -123,18 +135,22 @@ class GenerationConfig:
             return ()
         return self.eos_token_id if isinstance(self.eos_token_id, tuple) else (self.eos_token_id,)
 
-    def filter(self) -> filters.Filter:
-        """The filters on the logits of the distribution that is drawn, in transformers' order."""
-        chosen = [filters.temperature(self.temperature)]
-        if self.suppress_tokens:
-            chosen.insert(0, filters.banned(*self.suppress_tokens))
-        if self.top_k is not None:
-            chosen.append(filters.top_k(self.top_k))
-        if self.top_p is not None:
-            chosen.append(filters.top_p(self.top_p))
-        if self.min_p is not None:
-            chosen.append(filters.min_p(self.min_p))
-        return filters.compose(*chosen)
+    @property
+    def looks_around(self) -> bool:
+        """Whether a filter depends on where a token stands, or on the tokens around it."""
+        return bool(self.logits_processor or self.min_new_tokens or self.repetition_penalty != 1)
+
+    def filter(self, begin: int = 0) -> filters.Filter:
+        """The filters on the logits of the distribution that is drawn, in transformers' order; the
+        same object for the same values.
+
+        Args:
+            begin: the place of the first drawn token.
+        """
+        early = (begin + self.min_new_tokens, self.ends) if self.min_new_tokens else None
+        shape = (self.top_k, self.top_p, self.min_p)
+        hooks = (self.repetition_penalty, self.logits_processor, self.suppress_tokens)
+        return _filter(hooks, early, self.temperature, shape)
 
     def schedule(self, trained: Hyperschedule) -> Hyperschedule:
         """The hyperschedule to draw under; ValueError if it has no levels to replace."""
@@ -152,6 +168,8 @@ class GenerationConfig:
         """What differs from the defaults, as plain values for generation_config.json."""
         if isinstance(self.seed, torch.Generator):
             raise ValueError("a torch.Generator cannot be written down: give an integer seed")
+        if self.logits_processor:
+            raise ValueError("logits_processor cannot be written down: give it to generate")
         default = GenerationConfig()
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return {
@@ -179,6 +197,8 @@ class GenerationConfig:
             raise ValueError("do_sample=False: generate always draws; top_k=1 takes the likeliest")
         if values.get("max_new_tokens") is not None:
             values.pop("max_length", None)
+        if "stop_strings" in values:
+            values["stop"] = values.pop("stop_strings")
         return cls().but(**{name: values[name] for name in values if name not in _OF_OTHERS})
 
     @classmethod
@@ -197,40 +217,25 @@ class GenerationConfig:
         return cls().but(**values | objects)
 
 
-def _plain(name: str, value: Any) -> Any:
-    """The value of an option as Python has it: numbers of numpy and torch, and lists, are taken.
-
-    Raises:
-        ValueError: if it is no value for this option.
-    """
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if name == "suppress_tokens":
-        return _ids(name, [] if value is None else value)
-    if name == "eos_token_id" and isinstance(value, list | tuple | set):
-        ids = _ids(name, value)
-        return ids[0] if len(ids) == 1 else ids or None
-    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
-    if name in _COUNTS and value is not None and not (is_whole and value >= 1):
-        raise ValueError(f"{name} must be an integer >= 1, got {value!r}")
-    if name in ("top_k", "eos_token_id") and value is not None and not is_whole:
-        raise ValueError(f"{name} must be an integer, got {value!r}")
-    if name == "seed" and not is_whole and not isinstance(value, torch.Generator):
-        raise ValueError(f"seed must be an integer or a torch.Generator, got {value!r}")
-    if name in _FLAGS and not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}")
-    is_number = isinstance(value, Real) and not isinstance(value, bool)
-    if name in _NUMBERS and not is_number and (value is not None or name == "temperature"):
-        raise ValueError(f"{name} must be a number, got {value!r}")
-    return int(value) if is_whole and name not in _NUMBERS else value
-
-
-def _ids(name: str, values: Any) -> tuple[int, ...]:
-    """Token ids in a row."""
-    try:
-        ids = tuple(values)
-    except TypeError:
-        ids = (values,)
-    if not all(isinstance(one, Integral) and not isinstance(one, bool) for one in ids):
-        raise ValueError(f"{name} must be token ids, got {values!r}")
-    return tuple(int(one) for one in ids)
+@lru_cache(maxsize=256)
+def _filter(
+    hooks: tuple[Any, ...],
+    early: tuple[int, tuple[int, ...]] | None,
+    temperature: float,
+    shape: tuple[Any, ...],
+) -> filters.Filter:
+    penalty, processors, suppressed = hooks
+    top_k, top_p, min_p = shape
+    chosen = [filters.repetition_penalty(penalty), *processors]
+    if early is not None:
+        chosen.append(filters.banned_before(early[0], *early[1]))
+    if suppressed:
+        chosen.append(filters.banned(*suppressed))
+    chosen.append(filters.temperature(temperature))
+    if top_k is not None:
+        chosen.append(filters.top_k(top_k))
+    if top_p is not None:
+        chosen.append(filters.top_p(top_p))
+    if min_p is not None:
+        chosen.append(filters.min_p(min_p))
+    return filters.compose(*chosen)

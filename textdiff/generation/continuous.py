@@ -95,6 +95,7 @@ class Engine:
         self.calls = Calls(network, max_sequences, max_length, apart)
         self.ids = torch.zeros(max_sequences, max_length, dtype=torch.int64, device=self.device)
         self.t = torch.zeros(max_sequences, max_length, dtype=torch.float64, device=self.device)
+        self.sure = torch.full_like(self.t, torch.nan)
         self._handles = count()
         self._free = list(reversed(range(max_sequences)))
         self._waiting: deque[Sequence] = deque()
@@ -216,14 +217,15 @@ class Engine:
             logits = torch.empty(0, step.N, device=step.z.device)
         z, t = cohort.sampler.move(step, rows, logits, cohort.filter)
         there = cohort.there
-        slot = torch.tensor([one.place for one in cohort.sequences], device=z.device)
-        slot = slot[:, None].expand_as(there)[there]
+        slot_of = torch.tensor([[one.place] for one in cohort.sequences], device=z.device)
+        slot = slot_of.expand_as(there)[there]
         self.ids[slot, cohort.place[there]] = z[there]
         self.t[slot, cohort.place[there]] = t[there]
-        told = called and any(one.request.provisional for one in cohort.sequences)
-        surety = None
-        if told and cohort.sampler.prediction == Prediction.CAVITY:
-            surety = confidence_of(logits, rows, z)
+        asked = called and any(one.request.confidence for one in cohort.sequences)
+        if asked and cohort.sampler.prediction == Prediction.CAVITY:
+            put = there & rows & (z < step.N)
+            slots = slot_of.expand_as(there)[put]
+            self.sure[slots, cohort.place[put]] = confidence_of(logits, rows, z)[put].double()
         unsettled = ((t > 0) & there).any(-1).tolist()
         going = []
         for b, one in enumerate(cohort.sequences):
@@ -231,10 +233,9 @@ class Engine:
             window = one.window() if called and one.request.provisional else []
             settled = one.advance(unsettled[b])
             if window:
-                nan = [float("nan")] * len(window)
-                sure = nan if surety is None else surety[b, : len(window)].tolist()
                 ids = tuple(z[b, : len(window)].tolist())
-                events.append(Provisional(one.handle, tuple(window), ids, tuple(sure), one.nfe))
+                sure = tuple(self.sure[one.place, window].tolist())
+                events.append(Provisional(one.handle, tuple(window), ids, sure, one.nfe))
             if not self._ends(one, settled, events):
                 going.append(one)
         return going
@@ -251,7 +252,8 @@ class Engine:
             told = [p for p, wanted in drawn if wanted and p < end]
             if told:
                 tokens = tuple(ids[told].tolist())
-                events.append(Committed(one.handle, tuple(told), tokens, one.nfe))
+                sure = tuple(self.sure[one.place, told].tolist())
+                events.append(Committed(one.handle, tuple(told), tokens, one.nfe, sure))
         if length is None and not one.done:
             return False
         whole = ids[: L if length is None else length].cpu().clone()
@@ -272,7 +274,8 @@ class Engine:
             noise = Noise(one.request.seed, example).at(-1)
             drawn = self.process.prior(ids.shape, one.mask, noise, begin)
             L = ids.shape[-1]
-            self.ids[one.place] = 0
+            self.ids[one.place] = one.mask  # behind its end: no token stands there
+            self.sure[one.place] = torch.nan
             self.ids[one.place, :L] = torch.where(known, ids, drawn)[0]
             self.t[one.place] = 0.0
             self.t[one.place, :L] = (~known).double()[0] * begin

@@ -19,12 +19,15 @@ class Committed:
         position: where they stand, in the order in which they settled; given tokens are left out.
         ids: the tokens there, in 0..N-1.
         nfe: network calls of the sequence so far.
+        confidence: the probability that the network gave to each at the call that put it there;
+            nan where none did, or nobody asked.
     """
 
     handle: int
     position: tuple[int, ...]
     ids: tuple[int, ...]
     nfe: int
+    confidence: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,7 @@ class Provisional:
         handle: whose.
         position: where they stand.
         ids: the tokens there in 0..N, N = MASK.
-        confidence: the probability that the network gave to the token that this call put there; nan
-            where it put none.
+        confidence: as `Committed` has it, if `Request.confidence`.
         nfe: network calls of the sequence so far.
     """
 

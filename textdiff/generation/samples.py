@@ -39,6 +39,8 @@ class Samples:
         body_rows, head_rows: rows that went through the network's body and its head.
         completions: the texts of the drawn tokens alone.
         running: `texts` with the text of each EOS that was drawn, as running text.
+        logprobs: log-probabilities [drawn tokens] of each drawn token at the call that put it, in
+            nats, if `logprobs` was asked for; nan where the network gave none.
         trajectories: how each came about, if `output_trajectory` was asked for.
     """
 
@@ -51,6 +53,7 @@ class Samples:
     head_rows: int
     completions: list[str]
     running: list[str]
+    logprobs: list[Tensor] | None = None
     trajectories: list[Trajectory] | None = None
 
     @property

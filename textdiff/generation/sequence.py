@@ -31,6 +31,7 @@ class Request:
             same object, are filtered together.
         eos: tokens of which a drawn one ends it, if the drawn tokens are its tail.
         provisional: whether events tell of its window after every call.
+        confidence: whether they tell how likely the network found its tokens.
     """
 
     ids: Tensor
@@ -41,6 +42,7 @@ class Request:
     filter: Filter = identity
     eos: Row[int] = ()
     provisional: bool = False
+    confidence: bool = False
 
 
 @dataclass(eq=False)

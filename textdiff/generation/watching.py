@@ -36,7 +36,10 @@ class Watch:
         on_call: Callable[[Frame], None] | None = None,
     ):
         self.record = Record(known) if config.output_trajectory else None
+        self.sure = Surety(known) if config.logprobs else None
         self.followers: list[Callable[[Frame], None]] = [Progress(bar, known)]
+        if self.sure is not None:
+            self.followers.append(self.sure)
         if self.record is not None:
             self.followers.append(self.record)
         if streamer is not None:
@@ -52,6 +55,18 @@ class Watch:
     def trajectory(self, row: int, length: int) -> Trajectory | None:
         """How the first `length` tokens of a row came about; None if that was not asked for."""
         return None if self.record is None else self.record.trajectory(row, length)
+
+
+class Surety:
+    """How likely the network found each token at the call that put it: `confidence` [B, L]."""
+
+    def __init__(self, known: Tensor):
+        self.confidence = torch.full(known.shape, torch.nan)
+
+    def __call__(self, frame: Frame) -> None:
+        """Take what this call has put."""
+        put = frame.confidence.cpu()
+        self.confidence = torch.where(put.isnan(), self.confidence, put)
 
 
 class Progress:

@@ -148,8 +148,10 @@ class Slide(Hyperschedule):
                 f"rate must be an integer or a fraction such as '1/2', got the float {self.rate!r}"
             )
         try:
+            if "e" in str(self.rate).lower():  # 1e99999999 takes all memory
+                raise ValueError
             rate = Fraction(self.rate)
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, TypeError, ZeroDivisionError):
             raise ValueError(
                 f"rate must be an integer or a fraction such as '1/2', got {self.rate!r}"
             ) from None

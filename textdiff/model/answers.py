@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast
 
+from ..generation.config import GenerationConfig
 from ..generation.samples import Samples, Trajectory
 from ..generation.state import Denoised, is_end
 from ..generation.watching import Watch, ends_free
-from .requests import Batch, Part, Request, joined
-from .text import added, running
+from .prefix import Told, prefix_of
+from .requests import Batch, Request
+from .trained import Trained
 
 
 @dataclass
@@ -34,6 +34,7 @@ class Answers:
     begin: float = field(default_factory=time.perf_counter)
     ids: dict[int, Tensor] = field(default_factory=dict)
     nfe: dict[int, int] = field(default_factory=dict)
+    confidence: dict[int, Tensor] = field(default_factory=dict)
     trajectories: dict[int, Trajectory] = field(default_factory=dict)
     body_rows: int = 0
     head_rows: int = 0
@@ -47,52 +48,40 @@ class Answers:
             ids = cut(whole, self.wanted[number] == self.mask_id, self.eos)
             self.ids[number] = ids
             self.nfe[number] = int(done.nfe[row])
+            if watch.sure is not None:
+                self.confidence[number] = watch.sure.confidence[row]
             if (trajectory := watch.trajectory(row, len(ids))) is not None:
                 self.trajectories[number] = trajectory
 
-    def samples(
-        self, asked: list[Request], tokenizer: PreTrainedTokenizerFast, trajectories: bool
-    ) -> Samples:
+    def samples(self, asked: list[Request], model: Trained, config: GenerationConfig) -> Samples:
         """All of them, in order."""
         order = range(len(self.wanted))
-        ids = [self.ids[number] for number in order]
-        told = [
-            tell(tokenizer, request.parts, self.mask_id, row)
-            for request, row in zip(asked, ids, strict=True)
-        ]
+        told = [self._told(asked[number], self.ids[number], model, config) for number in order]
+        ids = [one.ids for one in told]
         drawn = [self.wanted[number][: len(ids[number])] == self.mask_id for number in order]
+        trajectories = [self.trajectories[number] for number in order if self.trajectories]
+        sure = [self.confidence[n][: len(ids[n])][drawn[n]].log() for n in order if self.confidence]
         return Samples(
             ids,
-            [text for text, _, _ in told],
+            [one.text for one in told],
             nfe=[self.nfe[number] for number in order],
             seconds=time.perf_counter() - self.begin,
             tokens=sum(int(row.sum()) for row in drawn),
             body_rows=self.body_rows,
             head_rows=self.head_rows,
-            completions=[completion for _, completion, _ in told],
-            running=[whole for _, _, whole in told],
-            trajectories=[self.trajectories[number] for number in order] if trajectories else None,
+            completions=[one.completion for one in told],
+            running=[one.running for one in told],
+            logprobs=sure if config.logprobs else None,
+            trajectories=trajectories if config.output_trajectory else None,
         )
 
-
-def tell(
-    tokenizer: PreTrainedTokenizerFast, parts: Sequence[Part], mask_id: int, ids: Tensor
-) -> tuple[str, str, str]:
-    """The text of a finished sequence, in which text that was given stands as it was given; the
-    text of its drawn tokens alone; and the first with each EOS that was drawn.
-    """
-    tokens = ids.tolist()
-    text = completion = whole = ""
-    end = 0
-    for is_gap, run in groupby(parts, lambda part: set(part[1]) <= {mask_id}):
-        for given, of_part in [(None, joined(list(run)))] if is_gap else run:
-            begin = end
-            end = begin + len(of_part)
-            piece = given or added(tokenizer, tokens[:begin], tokens[begin:end], True)
-            text += piece
-            completion += piece if is_gap else ""
-            whole += given or running(tokenizer, tokens[:begin], tokens[begin:end])
-    return text, completion, whole
+    def _told(
+        self, request: Request, ids: Tensor, model: Trained, config: GenerationConfig
+    ) -> Told:
+        """A finished sequence as text, cut before a stop string."""
+        prefix = prefix_of(model, request, config)
+        prefix.put(range(len(ids)), ids.tolist())
+        return prefix.told_as(ids, self.mask_id)
 
 
 def cut(ids: Tensor, free: Tensor, eos: Sequence[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..denoiser.prediction import require
 from ..generation.config import GenerationConfig
 from ..generation.engine import denoise
 from ..generation.samples import Samples
@@ -21,6 +20,7 @@ from ..objective import Measured
 from .answers import Answers
 from .decision import Decision, decide
 from .measuring import measure_texts
+from .options import options_of
 from .requests import (
     MASK_TEXT,
     Prompt,
@@ -31,6 +31,7 @@ from .requests import (
     warn_of_unseen_suffix,
 )
 from .scoring import Score, score
+from .streaming import Event, TextEngine, stream
 from .text import added, decode
 from .trained import Trained
 
@@ -101,8 +102,7 @@ class Model(Trained):
             ValueError: if a prompt does not fit, an option does not exist, or sampler, schedule and
                 network do not go together.
         """
-        chosen = self.generation_config if generation_config is None else generation_config
-        config = self._checked(GenerationConfig.of(chosen).but(**options))
+        config = options_of(self, generation_config, options)
         schedule = config.schedule(self.hyperschedule)
         asked = requests(self, prompts, suffix, config)
         wanted = [request.ids for request in asked]
@@ -117,8 +117,9 @@ class Model(Trained):
         answers = Answers(wanted, self.mask_id, config.ends)
         tokens = sum(int((ids == self.mask_id).sum()) for ids in wanted)
         with tqdm(total=tokens, disable=None if progress else True, **BAR) as bar:
-            for batch in batches(wanted, config.batch_size, schedule):
+            for batch in batches(wanted, config, schedule, self.mask_id):
                 known = batch.ids < self.mask_id
+                begin = int((~known[0]).long().argmax())
                 followed = {"bar": bar, "streamer": streamer, "on_call": on_call}
                 watch = Watch(known, self.mask_id, config, **followed)
                 numbers = first + torch.tensor(batch.numbers, device=self.device)
@@ -129,16 +130,52 @@ class Model(Trained):
                     config.sampler,
                     Noise(key, numbers),
                     ids=batch.ids.to(self.device),
-                    filter=config.filter(),
+                    filter=config.filter(begin),
                     on_call=watch,
                     use_cache=config.use_cache,
                     end=batch.lengths(self.device),
                     eos=config.ends or None,
-                    confidence=config.output_trajectory,
+                    confidence=config.output_trajectory or config.logprobs,
                     apart=self.apart,
                 )
                 answers.take(batch, done, watch)
-        return answers.samples(asked, self.tokenizer, config.output_trajectory)
+        return answers.samples(asked, self, config)
+
+    def stream(
+        self,
+        prompt: Prompt | None = None,
+        generation_config: GenerationConfig | None = None,
+        *,
+        suffix: str = "",
+        provisional: bool = True,
+        **options: Any,
+    ) -> Iterator[Event]:
+        """Draw one text and tell of it: `Committed` tokens that have settled for good,
+        `Provisional` ones of the window after every network call, and `Finished`.
+
+            for event in model.stream("To be", max_new_tokens=32):
+                print(getattr(event, "text", ""), end="")
+
+        Args: those of `generate`, for a single sample; and
+
+            provisional: whether the window is told of, too.
+
+        Raises:
+            ValueError: as `generate`.
+        """
+        return stream(
+            self, prompt, generation_config, suffix=suffix, provisional=provisional, **options
+        )
+
+    def engine(self, *, max_sequences: int, max_length: int, **options: Any) -> TextEngine:
+        """An engine for those with their own loop: `submit`, `step`, `cancel`.
+
+        Args:
+            max_sequences: how many texts are drawn at a time; others wait.
+            max_length: the most tokens of one, given ones too.
+            options: those of `textdiff.model.streaming.TextEngine`.
+        """
+        return TextEngine(self, max_sequences=max_sequences, max_length=max_length, **options)
 
     def measure(self, texts: str | Sequence[str], **options: Any) -> list[Measured]:
         """Every bound on -log p of some texts that can be stated, nats per token.
@@ -177,14 +214,3 @@ class Model(Trained):
             ValueError: as `textdiff.model.decision.decide`.
         """
         return decide(self, text, options, **scoring)
-
-    def _checked(self, config: GenerationConfig) -> GenerationConfig:
-        for stage in config.sampler.stages:
-            require(self.prediction, stage.prediction, stage)
-        for name, ids in (
-            ("eos_token_id", config.ends),
-            ("suppress_tokens", config.suppress_tokens),
-        ):
-            if outside := [token for token in ids if not 0 <= token < self.mask_id]:
-                raise ValueError(f"{name} must lie in 0..{self.mask_id - 1}, got {outside[0]}")
-        return config

@@ -209,21 +209,29 @@ class Batch:
         return torch.tensor(self.ends, device=device) if len(set(self.ends)) > 1 else None
 
 
-def batches(wanted: list[Tensor], batch_size: int, schedule: Hyperschedule) -> Iterator[Batch]:
+def batches(
+    wanted: list[Tensor], config: GenerationConfig, schedule: Hyperschedule, mask_id: int
+) -> Iterator[Batch]:
     """Sequences of like lengths together, at most batch_size of them; of equal ones only, where
-    start steps depend on the length.
+    start steps depend on the length, or a filter on where tokens stand.
     """
     groups: list[list[int]] = []
     for number in sorted(range(len(wanted)), key=lambda number: len(wanted[number])):
         length = len(wanted[number])
-        has_room = bool(groups) and len(groups[-1]) < batch_size
-        if has_room and _begins_alike(schedule, len(wanted[groups[-1][0]]), length):
+        has_room = bool(groups) and len(groups[-1]) < config.batch_size
+        first = wanted[groups[-1][0]] if groups else wanted[number]
+        alike = not config.looks_around or _drawn_alike(first, wanted[number], mask_id)
+        if has_room and alike and _begins_alike(schedule, len(first), length):
             groups[-1].append(number)
         else:
             groups.append([number])
     for numbers in groups:
         rows = [wanted[number] for number in numbers]
         yield Batch(numbers, pad_sequence(rows, batch_first=True), [len(row) for row in rows])
+
+
+def _drawn_alike(one: Tensor, other: Tensor, mask_id: int) -> bool:
+    return torch.equal(one == mask_id, other == mask_id)
 
 
 def _begins_alike(schedule: Hyperschedule, short: int, long: int) -> bool:

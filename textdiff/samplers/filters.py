@@ -172,6 +172,37 @@ def banned(*tokens: int) -> Filter:
     return partial(_ban, tokens=tokens) if tokens else identity
 
 
+def _ban_before(logits: Tensor, where: Where, *, tokens: tuple[int, ...], position: int) -> Tensor:
+    early = where.position < position
+    return torch.where(early[:, None], _ban(logits, tokens=tokens), logits)
+
+
+def banned_before(position: int, *tokens: int) -> Filter:
+    """Never draw these tokens at places before `position`."""
+    return partial(_ban_before, tokens=tokens, position=position) if tokens else identity
+
+
+def _penalize(logits: Tensor, where: Where, *, penalty: float) -> Tensor:
+    logp = logits.double().log_softmax(-1)
+    N = logits.shape[-1]
+    occurs = torch.zeros(len(where.ids), N + 1, dtype=torch.bool, device=logits.device)
+    occurs.scatter_(1, where.ids, True)
+    return torch.where(occurs[where.sequence, :N], logp * penalty, logp)
+
+
+def repetition_penalty(value: float) -> Filter:
+    """log p(x) becomes value * log p(x) for every token x that stands in the sequence now.
+
+    Of log p, not of logits as in CTRL (arXiv 1909.05858): these are known up to a constant only.
+
+    Raises:
+        ValueError: if value is not positive.
+    """
+    if not 0 < value < math.inf:
+        raise ValueError(f"repetition_penalty must be > 0, got {value!r}: 1 is none")
+    return identity if value == 1 else partial(_penalize, penalty=value)
+
+
 def _in_turn(logits: Tensor, where: Where | None = None, *, filters: tuple[Filter, ...]) -> Tensor:
     for each in filters:
         logits = each(logits, where)  # type: ignore[arg-type]
