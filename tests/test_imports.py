@@ -53,8 +53,11 @@ BELOW = {
         *("model", "data", "viewer", "generation", "objective", "network", "denoiser", "samplers"),
         *("process", "hyperschedule", "noise", "spec", "files"),
     ),
+    "serving": (
+        *("model", "generation", "denoiser", "samplers", "hyperschedule", "spec", "files"),
+    ),
     "commands": (
-        *("evaluation", "training", "convert", "viewer", "model", "data", "generation"),
+        *("serving", "evaluation", "training", "convert", "viewer", "model", "data", "generation"),
         *("objective", "samplers", "hyperschedule", "spec", "files"),
     ),
     "estimator": ("objective",),

@@ -6,13 +6,19 @@ The two make targets and downloads are left out; trainings are shrunk to two ste
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import re
 import runpy
 import shlex
+import socket
+import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
 from itertools import filterfalse
 from pathlib import Path
 
@@ -28,7 +34,10 @@ from textdiff.data import Characters, TinyShakespeare
 from textdiff.network import Transformer
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("README.md", "configs/README.md", "experiments/README.md", "benchmarks/README.md")
+PAGES = (
+    *("README.md", "configs/README.md", "configs/serve/README.md"),
+    *("experiments/README.md", "benchmarks/README.md"),
+)
 TOY = [
     "--trainer.max_steps=2",
     "--trainer.val_check_interval=2",
@@ -48,12 +57,12 @@ SMALLER = {  # in Python blocks
 }
 
 
-OWN = "configs/README.md"
+OWN, SERVING = "configs/README.md", "configs/serve/README.md"
 
 
 def is_mine(block: str) -> bool:
-    """A part of the user's own module."""
-    return block.startswith("# mine.py\n")
+    """A part of the user's own module, or of a client, which runs while the server does."""
+    return block.startswith(("# mine.py\n", "# client.py\n"))
 
 
 def text(page: str) -> str:
@@ -133,9 +142,35 @@ def toy(words: list[str]) -> list[str]:
     return [*TOY, *more, *(["--trainer.max_steps=4"] if steps else [])]
 
 
+@contextlib.contextmanager
+def served(words: list[str]) -> Iterator[int]:
+    """A `textdiff serve` in a process of its own, until the block ends; its port."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [str(port) if word == "8000" else word for word in words]
+    server = subprocess.Popen([sys.executable, "-m", *words])
+    try:
+        for _ in range(600):
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=10).read()
+                break
+            assert server.poll() is None, words
+            time.sleep(0.1)
+        yield port
+    finally:
+        server.terminate()
+        server.wait(60)
+
+
 def run(words: list[str]) -> None:
     """One line of a shell block."""
     if words[0] in ("make", "pip", "hf"):
+        return
+    if words[1] == "serve":
+        with served(words) as port:
+            for block in blocks(SERVING, "python"):
+                exec(block.replace("8000", str(port)), {})
         return
     if words[0] == "echo":
         assert words[-2] == ">"

@@ -29,6 +29,7 @@ work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name
   evaluate harness RUN  tasks of lm-evaluation-harness
   evaluate frontier FILE.yaml
                         quality over runs, samplers and hyperschedules; resumes
+  serve RUN             an HTTP server with OpenAI's routes, and a page that shows the drawing
   report FOLDER         one Markdown and one HTML report of all its JSONs
   convert FAMILY SOURCE OUT
                         a published HDLM, MDLM, SEDD or BD3-LM checkpoint as a model folder
@@ -53,6 +54,7 @@ COMMANDS = {
     "evaluate harness": "harness",
     "evaluate frontier": "frontier",
     "report": "report",
+    "serve": "serve",
     "export": "export",
     "push": "push",
     "convert": "convert",

@@ -41,7 +41,8 @@ def folder() -> Path:
 def names() -> list[str]:
     """The configs that come with textdiff: "data/hub", "model/gamma", ..."""
     top = folder()
-    return sorted(path.relative_to(top).with_suffix("").as_posix() for path in top.rglob("*.yaml"))
+    found = (path.relative_to(top) for path in top.rglob("*.yaml"))
+    return sorted(one.with_suffix("").as_posix() for one in found if one.parts[0] != "serve")
 
 
 def path_of(name: str) -> Path:

@@ -1,0 +1,48 @@
+"""What a model can be drawn by, in the library's own words."""
+
+from __future__ import annotations
+
+import inspect
+
+from ..denoiser.prediction import require
+from ..hyperschedule import Hyperschedule
+from ..model.model import Model
+from ..samplers import Sampler
+from ..spec import descendants
+
+
+def samplers(model: Model) -> dict[str, str]:
+    """Names of the samplers that are defined for a model, with what each does and its law."""
+    told = {}
+    for cls in descendants(Sampler):
+        if cls.__name__.startswith("_"):
+            continue
+        try:
+            sampler = cls()
+        except (TypeError, ValueError):  # it needs an argument
+            told[cls.__name__] = _paragraphs(cls)
+            continue
+        if sampler.stages[-1].predicts and _fits(model, sampler):
+            told[cls.__name__] = _paragraphs(cls)
+    return told
+
+
+def _fits(model: Model, sampler: Sampler) -> bool:
+    try:
+        for stage in sampler.stages:
+            stage.check(model.process)
+            require(model.prediction, stage.prediction, stage)
+    except ValueError:
+        return False
+    return True
+
+
+def hyperschedules() -> dict[str, str]:
+    """Names of the hyperschedules, with what each does."""
+    return {cls.__name__: _paragraphs(cls) for cls in descendants(Hyperschedule)}
+
+
+def _paragraphs(cls: type) -> str:
+    """The first paragraph of a class's page, and that of its law."""
+    pages = [" ".join(page.split()) for page in (inspect.getdoc(cls) or "").split("\n\n")]
+    return " ".join([pages[0], *[page for page in pages[1:] if page.startswith("Law: ")]])

@@ -1,0 +1,235 @@
+"""What the routes call: completions, scores, decisions, and the card of the model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+
+from ..files import sha256
+from ..hyperschedule import Hyperschedule
+from ..model.folder import CONFIG, TOKENIZER
+from ..model.model import Model
+from ..model.requests import literal
+from ..model.source import Source
+from ..model.weights import weights_sha256
+from . import laws
+from .answers import Answer
+from .cache import Cache
+from .completing import Completing
+from .errors import Refused
+from .fields import Completion, DecideOf, ScoreOf, Scoring
+from .limits import Limits
+from .metrics import Metrics
+from .worker import Worker
+
+T = TypeVar("T")
+LOG = logging.getLogger("textdiff.serving")
+SCORERS = 1  # scores are drawn beside the engine, one request at a time
+
+
+def identity_of(model: Model, source: Source) -> dict[str, Any]:
+    """All of a model that decides an answer, as hashes."""
+    files = {name: sha256(source.whole / name) for name in (CONFIG, TOKENIZER)}
+    return {
+        "weights": weights_sha256(model, source),
+        **files,
+        "generation": model.generation_config.as_dict(),
+        "dtype": str(model.network.head_parameters()[0].dtype),
+        "device": model.device.type,
+        "textdiff": version("textdiff"),
+    }
+
+
+class Service:
+    """A model that answers requests.
+
+    Args:
+        model: what draws and scores.
+        limits: what a request may cost.
+        name: the model's name in requests.
+        identity: all of the model that decides an answer.
+        cache: of answers; None: none.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        limits: Limits,
+        *,
+        name: str,
+        identity: dict[str, Any],
+        cache: Cache | None = None,
+    ):
+        self.model = model
+        self.limits = limits
+        self.name = name
+        self.identity = identity
+        self.cache = cache
+        self.metrics = Metrics()
+        self.worker = Worker(model, limits, self.metrics)
+        self.begun = int(time.time())
+        self.longest = max(map(len, model.tokenizer.get_vocab()))
+        self.samplers = laws.samplers(model)
+        self._scorers = ThreadPoolExecutor(SCORERS, thread_name_prefix="textdiff-score")
+        self._scoring = 0
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self.worker.is_alive()
+
+    def start(self) -> None:
+        """Begin to draw."""
+        self.worker.start()
+
+    def stop(self) -> None:
+        """Draw no more."""
+        self.worker.stop()
+        self._scorers.shutdown(wait=False, cancel_futures=True)
+
+    def check_model(self, name: str) -> None:
+        """Refuse a request for another model."""
+        if name != self.name:
+            raise Refused(404, f"model: there is no {name!r} here, only {self.name!r}", "model")
+
+    def card(self) -> dict[str, Any]:
+        """The model and the laws that it can be drawn by."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": self.begun,
+            "owned_by": "textdiff",
+            "process": str(self.model.process),
+            "hyperschedule": str(self.model.hyperschedule),
+            "sampler": str(self.model.generation_config.sampler),
+            "length": self.model.length,
+            "max_length": self.limits.length,
+            "hyperschedules": laws.hyperschedules(),
+            "samplers": self.samplers,
+        }
+
+    async def complete(self, body: Completion, request: Request) -> Response:
+        """Draw texts, all at once or as a stream."""
+        self.check_model(body.model)
+        return await Completing(self, body, request).answer()
+
+    def kept(self, key: str) -> Answer | None:
+        """The answer of a key, if the cache has it; a cache that fails has none."""
+        if self.cache is None:
+            return None
+        try:
+            data = self.cache.get(key)
+            answer = None if data is None else Answer.loaded(data)
+        except Exception:  # redis, sqlite, the disk, or an entry of somebody else's
+            LOG.warning("the cache failed; the request is answered without", exc_info=True)
+            self.metrics.cache.labels("error").inc()
+            return None
+        self.metrics.cache.labels("miss" if answer is None else "hit").inc()
+        return answer
+
+    def keep(self, key: str, answer: Answer) -> None:
+        """Give the cache an answer; one that fails loses it."""
+        if self.cache is None:
+            return
+        try:
+            self.cache.put(key, answer.dumped())
+        except Exception:  # as above
+            LOG.warning("the cache failed; the answer is not kept", exc_info=True)
+            self.metrics.cache.labels("error").inc()
+
+    async def score(self, body: ScoreOf) -> dict[str, Any]:
+        """-log p of completions."""
+        self.check_model(body.model)
+        return await self._aside(lambda: self._scores(body))
+
+    def _scores(self, body: ScoreOf) -> dict[str, Any]:
+        longest = max(body.completions, key=len)
+        self._check(body, [body.prompt, longest, body.suffix], len(body.completions))
+        scores = self.model.score(
+            body.prompt,
+            body.completions,
+            suffix=body.suffix,
+            eos=body.eos,
+            **self._options(body),
+        )
+        rows = [asdict(one) | {"bits_per_byte": one.bits_per_byte} for one in scores]
+        return {"object": "list", "model": self.name, "data": rows}
+
+    async def decide(self, body: DecideOf) -> dict[str, Any]:
+        """Probabilities of options at a gap."""
+        self.check_model(body.model)
+        return await self._aside(lambda: self._decision(body))
+
+    def _decision(self, body: DecideOf) -> dict[str, Any]:
+        self._check(body, [body.text, max(body.options, key=len)], len(body.options))
+        lengths = None
+        if body.lengths is not None:
+            if bad := [key for key in body.lengths if not key.isdecimal() or len(key) > 9]:
+                raise Refused(400, f"lengths: {bad[0]!r} is no number of tokens", "lengths")
+            lengths = {int(key): value for key, value in body.lengths.items()}
+        decision = self.model.decide(
+            body.text, body.options, lengths=lengths, **self._options(body)
+        )
+        return {"object": "decision", "model": self.name, "best": decision.best} | asdict(decision)
+
+    def _options(self, body: Scoring) -> dict[str, Any]:
+        named = None
+        if body.hyperschedule is not None:
+            named = self.limits.named("hyperschedule", body.hyperschedule, Hyperschedule)
+        order = None if body.order == "all" else body.order
+        return {
+            "order": order,
+            "hyperschedule": named,
+            "draws": body.draws,
+            "seed": body.seed,
+            "batch_size": self.limits.sequences,
+        }
+
+    def _check(self, body: Scoring, texts: list[str | list[int]], count: int) -> None:
+        """Refuse what is too long, too many or takes too many calls: `texts` stand in one sequence,
+        of which there are `count`.
+        """
+        limits, most = self.limits, self.limits.sequences + self.limits.queue
+        if count > most:
+            raise Refused(400, f"{count} texts are more than the {most} allowed: ask for fewer")
+        for text in texts:
+            limits.check_text(text, self.longest)
+        length = 1 + sum(len(literal(self.model, text)) for text in texts)
+        if length > limits.length:
+            raise Refused(
+                400, f"{length} tokens are more than the {limits.length} allowed: shorten the text"
+            )
+        calls = body.draws * length if body.order == "all" else body.draws
+        if calls > limits.calls:
+            raise Refused(
+                400, f"draws: {calls} calls are more than the {limits.calls} allowed", "draws"
+            )
+
+    async def _aside(self, answer: Callable[[], T]) -> T:
+        """What takes network calls beside the engine, one request after the other.
+
+        Raises:
+            Refused: 400 for what the model cannot do, 429 if too many wait, 504 if it takes long.
+        """
+        if self._scoring >= self.limits.queue + 1:
+            raise Refused(
+                429, "too many scores wait: try again later", headers={"Retry-After": "1"}
+            )
+        self._scoring += 1
+        try:
+            done = asyncio.get_running_loop().run_in_executor(self._scorers, answer)
+            return await asyncio.wait_for(done, self.limits.deadline)
+        except TimeoutError:
+            raise Refused(504, f"not done in {self.limits.deadline:g} s: give it up") from None
+        except ValueError as error:
+            raise Refused(400, str(error)) from None
+        finally:
+            self._scoring -= 1
