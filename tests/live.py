@@ -14,10 +14,11 @@ import tiny
 import uvicorn
 
 import textdiff
+from textdiff.model.identity import identity_of
 from textdiff.model.source import find
 from textdiff.serving.app import create_app
 from textdiff.serving.limits import Limits
-from textdiff.serving.service import Service, identity_of
+from textdiff.serving.service import Service
 
 NAME = "toy"
 SMALL = Limits(length=64, sequences=4, queue=8, calls=256, body=1 << 16, deadline=60.0)

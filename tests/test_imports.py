@@ -53,12 +53,10 @@ BELOW = {
         *("model", "data", "viewer", "generation", "objective", "network", "denoiser", "samplers"),
         *("process", "hyperschedule", "noise", "spec", "files"),
     ),
-    "serving": (
-        *("model", "generation", "denoiser", "samplers", "hyperschedule", "spec", "files"),
-    ),
+    "serving": ("model", "generation"),
     "commands": (
-        *("serving", "evaluation", "training", "convert", "viewer", "model", "data", "generation"),
-        *("objective", "samplers", "hyperschedule", "spec", "files"),
+        *("serving", "evaluation", "training", "convert", "viewer", "model", "data"),
+        *("objective", "spec", "files"),
     ),
     "estimator": ("objective",),
     "generation_config": ("generation",),

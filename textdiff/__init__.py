@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from .registration import register
 
 if TYPE_CHECKING:
-    from .generation.samples import Samples
     from .model.folder import load, measure, save
     from .model.hub import export, push
-    from .model.model import Model
+    from .model.model import Model, Samples
 
 __all__ = ["Model", "Samples", "export", "load", "measure", "push", "save"]
 
@@ -32,7 +31,7 @@ _HOME = {
     "export": "model.hub",
     "push": "model.hub",
     "Model": "model.model",
-    "Samples": "generation.samples",
+    "Samples": "model.model",
 }
 
 

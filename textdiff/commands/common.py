@@ -11,12 +11,10 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ..hyperschedule import Hyperschedule
+from ..model import laws
 from ..model.folder import load
 from ..model.model import Model
 from ..model.source import find
-from ..samplers import Sampler
-from ..spec import parse
 
 RUN = (
     "model folder that `textdiff fit` wrote, a .ckpt in its checkpoints, or a Hub id "
@@ -109,7 +107,7 @@ def law_of(options: argparse.Namespace) -> dict[str, Any]:
     if schedule is not None:
         law["hyperschedule"] = schedule
     if options.sampler:
-        law["sampler"] = parse(options.sampler, Sampler, options.classes)
+        law["sampler"] = laws.sampler(options.sampler, options.classes)
     if options.temperature is not None:
         law["temperature"] = options.temperature
     return law
@@ -135,11 +133,11 @@ def parser_of(prog: str, description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def schedule_of(options: argparse.Namespace) -> Hyperschedule | None:
+def schedule_of(options: argparse.Namespace) -> laws.Hyperschedule | None:
     """The hyperschedule that the command line names; None: that of training."""
     if not options.hyperschedule:
         return None
-    return parse(options.hyperschedule, Hyperschedule, options.classes)
+    return laws.hyperschedule(options.hyperschedule, options.classes)
 
 
 def open_run(options: argparse.Namespace) -> Model:

@@ -13,12 +13,8 @@ from typing import Any, cast
 
 from ..evaluation.provenance import provenance
 from ..files import check_place, write_json, write_text
-from ..generation.config import GenerationConfig
-from ..generation.samples import Samples
-from ..hyperschedule import Hyperschedule
-from ..model.model import Model
-from ..samplers import Sampler
-from ..spec import names
+from ..model.laws import Hyperschedule, Sampler, known
+from ..model.model import GenerationConfig, Model, Samples
 from ..viewer.terminal import clean
 from .common import add_law, law_of, open_run, parser_of
 
@@ -41,8 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.set_defaults(seed=None, batch_size=None)  # the model's own, if nothing is said
     parser.epilog = (
-        f"samplers: {', '.join(names(Sampler))}; python -c 'help(\"textdiff.samplers\")' says what "
-        "they draw from"
+        f"samplers: {', '.join(known('sampler'))}; python -c 'help(\"textdiff.samplers\")' says "
+        "what they draw from"
     )
     _add_prompts(parser)
     _add_lengths(parser)

@@ -8,17 +8,24 @@ import sys
 from typing import Any
 
 from ..serving.limits import Limits
-from .common import open_run, parser_of
+from .common import RUN, Help, add_device, add_import, add_verify, open_run
 
 KEY = "TEXTDIFF_API_KEY"
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_of(
-        "serve",
-        "An HTTP server with OpenAI's routes (/v1/completions, /v1/models), /v1/score, /v1/decide, "
-        "/metrics, and a page at / that shows texts being drawn.",
+    parser = argparse.ArgumentParser(
+        prog="textdiff serve",
+        description="An HTTP server with OpenAI's routes (/v1/completions, /v1/models), /v1/score, "
+        "/v1/decide, /metrics, and a page at / that shows texts being drawn.",
+        allow_abbrev=False,
+        formatter_class=Help,
     )
+    parser.set_defaults(batch_size=None)
+    parser.add_argument("run", metavar="RUN", help=RUN)
+    add_verify(parser)
+    add_device(parser)
+    add_import(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address; 0.0.0.0 is every one")
     parser.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one")
     parser.add_argument("--name", help="the model's name in requests (default: that of RUN)")
@@ -54,8 +61,9 @@ def main(arguments: list[str]) -> None:
         from ..serving.app import create_app
     except ImportError as error:
         raise ValueError(f"{error}: pip install 'textdiff[serve]'") from None
+    from ..model.identity import identity_of
     from ..serving.cache import opened
-    from ..serving.service import Service, identity_of
+    from ..serving.service import Service
 
     limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
     model = open_run(options)

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 
+from .completing import Completing
 from .errors import Refused
 from .fields import Completion, DecideOf, ScoreOf, said
 from .guard import Guard
@@ -61,7 +62,8 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
 def _add_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/completions")
     async def completions(body: Completion, request: Request) -> Response:
-        return await service.complete(body, request)
+        service.check_model(body.model)
+        return await Completing(service, body, request).answer()
 
     @app.post("/v1/score")
     async def score(body: ScoreOf) -> Response:

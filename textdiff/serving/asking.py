@@ -69,7 +69,7 @@ def asked(model: Model, limits: Limits, body: Completion, longest: int) -> Asked
         limits.check_text(prompt, longest)
         ids, echo = _prompt(model, prompt, body.fill_mask)
         row = requests(model, [ids], body.suffix or "", config)[0].ids
-        limits.check(config, model.hyperschedule, len(row))
+        limits.check(config, model, len(row))
         tokens += int((row != model.mask_id).sum())
         for _ in range(n):
             asks.append(Ask(ids, body.suffix or "", config, len(asks), told))

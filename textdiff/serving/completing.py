@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -21,10 +21,8 @@ from .cache import key_of
 from .errors import Refused
 from .fields import Completion
 from .guard import OUTCOME
+from .service import Service
 from .worker import Failed, Job, Told
-
-if TYPE_CHECKING:
-    from .service import Service
 
 
 class Gone(Exception):

@@ -5,15 +5,13 @@ from __future__ import annotations
 import ast
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any
 
 from ..generation.config import GenerationConfig
-from ..hyperschedule import Hyperschedule
-from ..samplers import Sampler
-from ..spec import names, parse
+from ..model.laws import READERS, known
+from ..model.model import Model
 from .errors import Refused
 
-T = TypeVar("T")
 DEPTH = 6
 """Nested calls in the text of a sampler, at most."""
 
@@ -44,8 +42,8 @@ class Limits:
             if value < least.get(name, 1):
                 raise ValueError(f"{name} must be >= {least.get(name, 1)}, got {value}")
 
-    def named(self, field: str, text: str, base: type[T]) -> T:
-        """The object that the text of a field names, one of textdiff's own.
+    def named(self, field: str, text: str) -> Any:
+        """The sampler or hyperschedule that the text of that field names, one of textdiff's own.
 
         Raises:
             Refused: if there is none of that name, its arguments are wrong, or one is larger than
@@ -54,8 +52,8 @@ class Limits:
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            known = ", ".join(names(base))
-            raise Refused(400, f"{field}: cannot read {text!r}; one of: {known}", field) from None
+            those = ", ".join(known(field))
+            raise Refused(400, f"{field}: cannot read {text!r}; one of: {those}", field) from None
         if _depth(tree.body) > DEPTH:
             raise Refused(400, f"{field}: more than {DEPTH} levels deep", field)
         numbers = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)]
@@ -63,7 +61,7 @@ class Limits:
         if most > self.calls:
             raise Refused(400, f"{field}: {most:g} is more than the {self.calls} allowed", field)
         try:
-            return parse(text, base)
+            return READERS[field](text)
         except ValueError as error:
             raise Refused(400, f"{field}: {error}", field) from None
 
@@ -78,7 +76,7 @@ class Limits:
                 400, f"prompt: {len(text)} {kind} are more than fit: shorten it", "prompt"
             )
 
-    def check(self, config: GenerationConfig, trained: Hyperschedule, length: int) -> None:
+    def check(self, config: GenerationConfig, model: Model, length: int) -> None:
         """Refuse a sequence that is too long or takes too many calls."""
         if length > self.length:
             raise Refused(
@@ -87,7 +85,7 @@ class Limits:
                 f"{self.length}: shorten them",
                 "max_tokens",
             )
-        schedule = config.schedule(trained)
+        schedule = config.schedule(model.hyperschedule)
         if schedule.T > self.calls:
             calls = schedule.T
         else:
@@ -109,9 +107,9 @@ def law(limits: Limits, sampler: str | None, hyperschedule: str | None) -> dict[
     """The options of `generate` that two fields name."""
     chosen: dict[str, object] = {}
     if sampler is not None:
-        chosen["sampler"] = limits.named("sampler", sampler, Sampler)
+        chosen["sampler"] = limits.named("sampler", sampler)
     if hyperschedule is not None:
-        chosen["hyperschedule"] = limits.named("hyperschedule", hyperschedule, Hyperschedule)
+        chosen["hyperschedule"] = limits.named("hyperschedule", hyperschedule)
     return chosen
 
 

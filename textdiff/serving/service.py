@@ -1,4 +1,4 @@
-"""What the routes call: completions, scores, decisions, and the card of the model."""
+"""A model that answers requests: its worker, its cache, scores and decisions, its card."""
 
 from __future__ import annotations
 
@@ -8,24 +8,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from importlib.metadata import version
 from typing import Any, TypeVar
 
-from fastapi import Request, Response
-
-from ..files import sha256
-from ..hyperschedule import Hyperschedule
-from ..model.folder import CONFIG, TOKENIZER
+from ..model import laws
 from ..model.model import Model
 from ..model.requests import literal
-from ..model.source import Source
-from ..model.weights import weights_sha256
-from . import laws
 from .answers import Answer
 from .cache import Cache
-from .completing import Completing
 from .errors import Refused
-from .fields import Completion, DecideOf, ScoreOf, Scoring
+from .fields import DecideOf, ScoreOf, Scoring
 from .limits import Limits
 from .metrics import Metrics
 from .worker import Worker
@@ -33,19 +24,6 @@ from .worker import Worker
 T = TypeVar("T")
 LOG = logging.getLogger("textdiff.serving")
 SCORERS = 1  # scores are drawn beside the engine, one request at a time
-
-
-def identity_of(model: Model, source: Source) -> dict[str, Any]:
-    """All of a model that decides an answer, as hashes."""
-    files = {name: sha256(source.whole / name) for name in (CONFIG, TOKENIZER)}
-    return {
-        "weights": weights_sha256(model, source),
-        **files,
-        "generation": model.generation_config.as_dict(),
-        "dtype": str(model.network.head_parameters()[0].dtype),
-        "device": model.device.type,
-        "textdiff": version("textdiff"),
-    }
 
 
 class Service:
@@ -116,11 +94,6 @@ class Service:
             "samplers": self.samplers,
         }
 
-    async def complete(self, body: Completion, request: Request) -> Response:
-        """Draw texts, all at once or as a stream."""
-        self.check_model(body.model)
-        return await Completing(self, body, request).answer()
-
     def kept(self, key: str) -> Answer | None:
         """The answer of a key, if the cache has it; a cache that fails has none."""
         if self.cache is None:
@@ -183,7 +156,7 @@ class Service:
     def _options(self, body: Scoring) -> dict[str, Any]:
         named = None
         if body.hyperschedule is not None:
-            named = self.limits.named("hyperschedule", body.hyperschedule, Hyperschedule)
+            named = self.limits.named("hyperschedule", body.hyperschedule)
         order = None if body.order == "all" else body.order
         return {
             "order": order,

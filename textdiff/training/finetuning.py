@@ -10,9 +10,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerFast
 
 from ..data.tokenizers import tokenizer_hash
-from ..denoiser.prediction import Prediction
-from ..denoiser.protocol import Architecture
 from ..model.model import Model
+from ..model.trained import Prediction
+from ..network import Architecture
 from ..objective import Objective
 from ..process import Process
 from ..spec import build, classes_of, describe

@@ -1,17 +1,45 @@
-"""What a model can be drawn by, in the library's own words."""
+"""Samplers and hyperschedules by name: what a model can be drawn by, in the library's own words."""
 
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 
 from ..denoiser.prediction import require
 from ..hyperschedule import Hyperschedule
-from ..model.model import Model
 from ..samplers import Sampler
-from ..spec import descendants
+from ..spec import descendants, names, parse
+from .trained import Trained
 
 
-def samplers(model: Model) -> dict[str, str]:
+def sampler(text: str, classes: Sequence[type] = ()) -> Sampler:
+    """The sampler that a text such as "ACS(rate=4)" names, one of textdiff's or of `classes`.
+
+    Raises:
+        ValueError: as `textdiff.spec.parse`.
+    """
+    return parse(text, Sampler, classes)
+
+
+def hyperschedule(text: str, classes: Sequence[type] = ()) -> Hyperschedule:
+    """The hyperschedule that a text such as "Flat(64)" names, likewise.
+
+    Raises:
+        ValueError: as `textdiff.spec.parse`.
+    """
+    return parse(text, Hyperschedule, classes)
+
+
+READERS = {"sampler": sampler, "hyperschedule": hyperschedule}
+"""What is named -> how its text is read."""
+
+
+def known(what: str) -> list[str]:
+    """The names of all samplers ("sampler") or hyperschedules ("hyperschedule")."""
+    return names({"sampler": Sampler, "hyperschedule": Hyperschedule}[what])
+
+
+def samplers(model: Trained) -> dict[str, str]:
     """Names of the samplers that are defined for a model, with what each does and its law."""
     told = {}
     for cls in descendants(Sampler):
@@ -27,7 +55,7 @@ def samplers(model: Model) -> dict[str, str]:
     return told
 
 
-def _fits(model: Model, sampler: Sampler) -> bool:
+def _fits(model: Trained, sampler: Sampler) -> bool:
     try:
         for stage in sampler.stages:
             stage.check(model.process)
