@@ -329,6 +329,19 @@ def test_no_mean_over_orders(name, options):
 # --- where the nats are
 
 
+def test_the_errors_along_a_row_are_the_spread():
+    """What is stated at each position is what draws of other seeds differ by."""
+    model, text = untrained("epsilon", 0.3), rows(2)
+    nats, stated = [], []
+    for seed in range(120):
+        bound = perplexity.measure(model, text, draws=4, seed=seed)[0]
+        nats.append(bound.by_position.nats)
+        stated.append(bound.by_position.standard_error)
+    spread = torch.tensor(nats).var(0).mean().sqrt()
+    ratio = float(torch.tensor(stated).square().mean().sqrt() / spread)
+    assert 0.85 < ratio < 1.15, ratio
+
+
 def test_curves_add_up():
     for name in ("epsilon", "gidd"):
         for bound in measured(untrained(name, 0.3), 8, draws=4).values():

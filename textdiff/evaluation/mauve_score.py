@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ def features(
 ) -> Tensor:
     """`judge.features`, computed once per (judge, texts, length) and kept in the folder `cache`, if
     there is one.
+
+    Raises:
+        ValueError: if what is kept there is no tensor.
     """
     if cache is None:
         return judge.features(texts, max_tokens, batch_size)
@@ -67,7 +71,12 @@ def features(
     if not place.exists():
         with new_file(place) as aside:
             torch.save(judge.features(texts, max_tokens, batch_size), aside)
-    return torch.load(place, weights_only=True)
+    try:
+        return torch.load(place, weights_only=True)
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{place} holds other things than numbers, which are not opened: remove it"
+        ) from None
 
 
 def checked_buckets(n: int, buckets: int | None, seeds: int) -> int:
