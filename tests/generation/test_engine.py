@@ -124,7 +124,7 @@ def check(network, process, requests, engine, draw, apart=None):
 
 @pytest.mark.parametrize("process", [Absorbing(), EpsilonHybrid(0.3), GammaHybrid(0.3)])
 @pytest.mark.parametrize("layout", ["aligned", "shifted"])
-@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("use_cache", [True, "copied", False])
 def test_a_mix_gives_each_the_ids_it_has_alone(process, layout, use_cache):
     draw = random.Random(f"{process} {layout}")
     network = random_transformer(N, process.needs_time, layout=layout)
@@ -134,8 +134,9 @@ def test_a_mix_gives_each_the_ids_it_has_alone(process, layout, use_cache):
     if isinstance(process, GammaHybrid):
         samplers = [Ancestral(), ACS(eta=0.4), InformedACS(eta=0.4), ReMDM(Rescaled(0.5))]
     requests = [some_request(draw, layout == "shifted", n, samplers) for n in range(SHARE)]
-    options = {"max_sequences": 6, "max_length": MOST, "use_cache": use_cache, "prefill_chunk": 2}
-    engine = Engine(network, process, **options)
+    options = {"max_sequences": 6, "max_length": MOST, "prefill_chunk": 2}
+    engine = Engine(network, process, use_cache=bool(use_cache), **options)
+    engine.calls.copies = use_cache == "copied"  # as on a GPU
     check(network, process, requests, engine, draw)
 
 
@@ -195,11 +196,12 @@ def test_networks_that_cannot_be_cached():
 
 
 @pytest.mark.parametrize("layout", ["aligned", "shifted"])
-@pytest.mark.parametrize("use_cache", [True, False])
+@pytest.mark.parametrize("use_cache", [True, "copied", False])
 def test_documents_apart(layout, use_cache):
     process, draw = EpsilonHybrid(0.3), random.Random(2)
     network = random_transformer(N, process.needs_time, layout=layout)
     requests = [some_request(draw, True, n) for n in range(8)]
     options = {"max_sequences": 6, "max_length": MOST, "prefill_chunk": 3}
-    engine = Engine(network, process, apart=2, use_cache=use_cache, **options)
+    engine = Engine(network, process, apart=2, use_cache=bool(use_cache), **options)
+    engine.calls.copies = use_cache == "copied"
     check(network, process, requests, engine, draw, apart=2)

@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from ..hyperschedule import Plan
 from .call import Call
 from .protocol import Denoiser
-from .visibility import Visibility, ended_before
+from .visibility import Own, Visibility, ended_before
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,13 @@ def ends_of_pieces(plan: Plan) -> list[int]:
 
 
 def mixed_call(
-    network: Denoiser, turns: Sequence[Turn], z: Tensor, t: Tensor, eos: int | None = None
+    network: Denoiser,
+    turns: Sequence[Turn],
+    z: Tensor,
+    t: Tensor,
+    *,
+    eos: int | None = None,
+    own: tuple[Own, ...] = (),
 ) -> Call:
     """One call for sequences with clocks of their own.
 
@@ -97,6 +103,7 @@ def mixed_call(
         t: times [B, L] in [0, 1].
         eos: the token behind which a document ends, if of what has settled only the last document
             is seen; None: all of it is.
+        own: what each sees of keys of its own (`ragged.py`); empty: keys stand in one tensor.
 
     Returns:
         A call whose first `width` rows with an output predict each sequence's window.
@@ -116,13 +123,14 @@ def mixed_call(
     begins = (place == 0) & shifted
     ids = z.gather(1, source).masked_fill(begins, network.bos).masked_fill(~there, 0)
     times = t.gather(1, source).masked_fill(begins | ~there, 0.0)
+    width = max(turn.width for turn in turns)
+    if own:
+        return Call(ids, place, times, Visibility(C, own=own), count=width)
     sight = _Sight(turns, C, there, eos=eos, z=z)
     among = sight.among() if C else None
     seen = sight.window(place, times, shifted) if W else None
     before = max(turn.stored for turn in turns)
-    visibility = Visibility(C, among, seen, before)
-    width = max(turn.width for turn in turns)
-    return Call(ids, place, times, visibility, count=width)
+    return Call(ids, place, times, Visibility(C, among, seen, before), count=width)
 
 
 class _Sight:

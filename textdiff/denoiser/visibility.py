@@ -37,6 +37,27 @@ NOWHERE = -1  # the window number of a row that nobody sees
 
 
 @dataclass(frozen=True)
+class Own:
+    """What one sequence sees where each has keys of its own (`ragged.py`).
+
+        keys   stored | context | window, in the place of the sequence
+
+    Args:
+        place: its place in the store.
+        stored, context, window: keys that it had, and rows of both kinds that are fed.
+        among: [1, context, stored + context] bool, as in `Visibility`; None: all.
+        seen: [1, window, stored + context + window] bool, likewise.
+    """
+
+    place: int
+    stored: int
+    context: int
+    window: int
+    among: Tensor | None = None
+    seen: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Visibility:
     """Which keys a row sees.
 
@@ -51,12 +72,14 @@ class Visibility:
             those up to itself (causal), which needs P = 0 or C <= 1.
         window: [B or 1, W, P + C + W] bool, which rows a window row sees; None: all.
         before: P, rows in the cache.
+        own: instead of all these, what each sequence sees of keys of its own.
     """
 
     context: int = 0
     among: Tensor | None = None
     window: Tensor | None = None
     before: int = 0
+    own: tuple[Own, ...] = ()
 
     def dense(self, R: int, device: torch.device | None = None) -> Tensor:
         """The whole as one mask [B or 1, R, R] bool, for networks that know nothing of streams."""
