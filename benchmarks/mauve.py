@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
+from textdiff.commands.corpus import corpus_of
 from textdiff.commands.frontier import opener
-from textdiff.commands.perplexity import corpus_of
 from textdiff.data import Corpus
 from textdiff.data.benchmarks import DATA
 from textdiff.evaluation import frontier, sweep

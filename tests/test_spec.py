@@ -13,6 +13,7 @@ from textdiff.data import (
     Corpus,
     Files,
     HubDataset,
+    Mixture,
     PretrainedTokenizer,
     TinyShakespeare,
 )
@@ -115,6 +116,7 @@ OBJECTS = {
         TinyShakespeare(),
         Files("a.txt", ["b.txt", "c.txt"]),
         HubDataset("x", streaming=True),
+        Mixture((TinyShakespeare(), Files("a.txt")), (1, 2.5)),
         Benchmark("ptb"),
     ],
 }

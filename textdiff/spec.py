@@ -20,7 +20,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 T = TypeVar("T")
 Classes = Sequence[type]
@@ -193,9 +193,20 @@ def _field(cls: type, name: str, value: Any, classes: Classes) -> Any:
     """The value of a field: an object that is described is built as the field's type, a list is a
     tuple.
     """
+    hint = get_type_hints(cls)[name]
     if isinstance(value, dict) and "class_path" in value:
-        return build(value, get_type_hints(cls)[name], classes)
-    return tuple(value) if isinstance(value, list) else value
+        return build(value, hint, classes)
+    if not isinstance(value, list):
+        return value
+    of = _of(hint)
+    objects = [isinstance(one, dict) and "class_path" in one for one in value]
+    rows = zip(value, objects, strict=True)
+    return tuple(build(one, of, classes) if is_object else one for one, is_object in rows)
+
+
+def _of(hint: Any) -> type:
+    """The type of the entries of a tuple."""
+    return next((one for one in get_args(hint) if isinstance(one, type)), object)
 
 
 def _expected(base: type, classes: Classes) -> str:
@@ -230,6 +241,8 @@ def _argument(cls: type, name: str, node: ast.expr, base: type, *, classes: Clas
     hint = get_type_hints(cls).get(name)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return _from_node(node, hint, classes)
+    if isinstance(node, ast.Tuple | ast.List) and any(isinstance(e, ast.Call) for e in node.elts):
+        return tuple(_from_node(entry, _of(hint), classes) for entry in node.elts)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, RecursionError, MemoryError):

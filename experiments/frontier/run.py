@@ -23,7 +23,7 @@ from pathlib import Path
 import yaml
 
 from textdiff.commands.cli import main as textdiff
-from textdiff.commands.perplexity import corpus_of
+from textdiff.commands.corpus import corpus_of
 from textdiff.evaluation import frontier, sweep
 from textdiff.files import new_file, write_text
 

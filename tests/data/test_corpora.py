@@ -1,14 +1,18 @@
+import bz2
 import gzip
 import json
 import lzma
 from pathlib import Path
 
+import pyarrow
 import pytest
 import yaml
+from pyarrow import parquet
 from tiny import CONFIGS
 
-from textdiff.data import Files, HubDataset, TinyShakespeare
+from textdiff.data import Corpus, Files, HubDataset, Mixture, TinyShakespeare
 from textdiff.data.corpora import SPLITS
+from textdiff.spec import build, describe
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is missing")
@@ -99,14 +103,23 @@ def test_given_validation_leaves_train_whole(tmp_path):
         ("empty.txt", b"", "empty.txt holds no text"),
         ("empty.jsonl", b"\n\n", "holds no text"),
         ("a.pdf", b"x", "unknown kind of file; use .txt"),
-        ("a.csv.xz", b"x", "unknown kind of file"),
+        ("a.csv.xz", b"x", "cannot be read .*whole"),
+        ("a.parquet.gz", b"x", "unknown kind of file"),
+        ("cut.jsonl.bz2", bz2.compress(b'{"text": "a"}' * 99)[:50], "cannot be read .*whole"),
+        ("plain.txt.zst", b"abc", "cannot be read"),
         ("latin.txt", b"caf\xe9", "not UTF-8 .*iconv"),
         ("latin.jsonl", b'{"text": "caf\xe9"}', "not UTF-8"),
         ("cut.txt.xz", lzma.compress(b"abc" * 1000)[:60], "cannot be read .*whole"),
         ("plain.txt.gz", b"abc", "cannot be read"),
         ("bad.jsonl", b'{"text": "a"}\n{"text": \n', r"bad.jsonl, line 2 is not JSON .*mend"),
-        ("list.jsonl", b'["a"]', "line 1 is not an object"),
-        ("null.jsonl", b'{"text": "a"}\n{"text": null}', "line 2: 'text' is None, not text"),
+        ("list.jsonl", b'["a"]', r"line 1 is \['a'\], not an object"),
+        ("word.jsonl", b'"a"', "line 1 .* not an object"),
+        ("null.jsonl", b'{"text": null}\n{"text": null}', "holds no text"),
+        ("number.jsonl", b'{"text": "a"}\n{"text": 1}', "line 2: 'text' is 1, not text"),
+        ("half.jsonl", b'{"text": "a"}\n{"text": "b\\ud800"}', "line 2: character 1 .*surrogates"),
+        ("long.json", b'[{"text": ["' + b"x" * 999 + b'"]}]', r"element 1: .{,120}, not text"),
+        ("names.json", b'{"a": {"b": "x"}, "c": 1}', "no column 'text'; set column to .*a.b, c"),
+        ("bad.json", b'[{"text": "a"},', "line 1 is not JSON"),
         ("bad.parquet", b"x" * 100, "not a parquet file"),
     ],
 )
@@ -117,9 +130,104 @@ def test_bad_files_are_named(tmp_path, name, content, message):
         list(Files("-", test=str(tmp_path / name)).documents("test"))
 
 
+TEXTS = ["one\n", "two", "drei \u2028 ü"]
+ROWS = [{"text": text, "meta": {"body": text.upper()}} for text in TEXTS]
+JSON = json.dumps(ROWS).encode()
+LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+TABLE = "n{0}text\n" + "".join(f'1{{0}}"{text}"\n' for text in TEXTS)
+
+
+def zstd(data: bytes) -> bytes:
+    return bytes(pyarrow.compress(data, codec="zstd", asbytes=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.json", JSON),
+        ("a.json", LINES),  # as the Hub has many
+        ("texts.json", json.dumps(TEXTS).encode()),
+        ("a.jsonl", LINES),
+        ("a.tsv", TABLE.format("\t").encode()),
+        ("a.csv", TABLE.format(",").encode()),
+    ],
+)
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [
+        ("", bytes),
+        (".gz", gzip.compress),
+        (".bz2", bz2.compress),
+        (".xz", lzma.compress),
+        (".zst", zstd),
+    ],
+)
+def test_kinds_and_compressions(tmp_path, name, data, suffix, pack):
+    (tmp_path / (name + suffix)).write_bytes(pack(data))
+    assert list(Files("-", test=str(tmp_path / (name + suffix))).documents("test")) == TEXTS
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
+def test_columns_in_objects(tmp_path, name):
+    if name == "a.parquet":
+        parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(JSON if name == "a.json" else LINES)
+    corpus = Files("-", test=str(tmp_path / name), column="meta.body")
+    assert list(corpus.documents("test")) == [text.upper() for text in TEXTS]
+    with pytest.raises(ValueError, match=r"no column 'meta.bod'; set column to one of .*meta"):
+        list(Files("-", test=str(tmp_path / name), column="meta.bod").documents("test"))
+
+
+def test_rows_without_text_are_left_out_and_counted(tmp_path):
+    rows = [{"text": "a"}, {"text": None}, {"text": "b"}, {"text": None}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "b.parquet")
+    for name in ("a.jsonl", "b.parquet"):
+        with pytest.warns(UserWarning, match=f"{name}: 2 rows have null in 'text'"):
+            assert list(Files("-", test=str(tmp_path / name)).documents("test")) == ["a", "b"]
+
+
+def test_a_folder_is_all_its_texts(tmp_path):
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / ".hidden").mkdir()
+    for name in ("b.txt", "a.txt", "deep/c.txt", "deep/er/d.txt", ".hidden/x.txt", "deep/.y.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "picture.png").write_bytes(b"x")
+    with pytest.warns(UserWarning, match="1 files without text, .*empty.txt first"):
+        found = list(Files("-", test=str(tmp_path)).documents("test"))
+    assert found == ["a.txt", "b.txt", "deep/c.txt", "deep/er/d.txt"]
+    with pytest.warns(UserWarning, match="without text"):
+        assert list(Files("-", test=str(tmp_path / "*.txt")).documents("test")) == found[:2]
+    sources = Files("-", test=str(tmp_path)).provenance("test")["source"]
+    assert len(sources) == 5
+
+
+def test_shares_of_a_mixture(tmp_path):
+    for name, size in (("long", 50), ("short", 5)):
+        rows = [{"text": f"{name} {i} ".ljust(size, name[0])} for i in range(400)]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    parts = [Files("-", test=str(tmp_path / f"{name}.jsonl")) for name in ("long", "short")]
+    mixed = Mixture(parts, [3, 1])
+    found = list(mixed.documents("test"))
+    sizes = [sum(len(t) for t in found if t.startswith(name)) for name in ("long", "short")]
+    assert 2.9 < sizes[0] / sizes[1] < 3.1
+    for part in parts:  # each in its own order, none twice
+        own = list(part.documents("test"))
+        mine = [text for text in found if text.startswith(own[0].split()[0])]
+        assert mine == own[: len(mine)]
+    assert found == list(mixed.documents("test"))
+    assert build(describe(mixed), Corpus) == Mixture(tuple(parts), (3, 1))
+    assert mixed.provenance("test")["parts"][0]["corpus"] == "Files"
+    for corpora, weights in ((parts, [1]), (parts[:1], [1]), (parts, [1, 0]), (parts, [1, -2])):
+        with pytest.raises(ValueError, match="weight"):
+            Mixture(corpora, weights)
+
+
 def test_folder_and_unknown_split(tmp_path):
-    with pytest.raises(ValueError, match="is a folder"):
-        Files(str(tmp_path)).documents("train")
+    with pytest.raises(ValueError, match=r"the folder .* has no .txt, .jsonl"):
+        list(Files(str(tmp_path)).documents("train"))
     for corpus in (Files("-"), HubDataset("-"), TinyShakespeare()):
         with pytest.raises(ValueError, match="unknown split 'dev'"):
             list(corpus.documents("dev"))

@@ -16,7 +16,7 @@ from ..files import check_place, write_json, write_picture
 from ..model.folder import load
 from ..model.model import Model
 from .common import add_device, add_import, progress_bar
-from .perplexity import corpus_of
+from .corpus import corpus_of
 
 
 def _parser() -> argparse.ArgumentParser:

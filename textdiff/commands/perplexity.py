@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..data import Benchmark, Corpus, Files, TextData
+from ..data import Benchmark, Corpus, TextData
 from ..data.benchmarks import BENCHMARKS, DATA
 from ..data.text_bytes import text_bytes, unknown
 from ..evaluation import perplexity, ranks
@@ -22,25 +22,9 @@ from ..model.model import Model
 from ..objective import Batch, Measured
 from ..objective.batch import check_packing, goes_on
 from ..objective.measuring import MOST
-from ..spec import build, names, parse
+from ..spec import build
 from .common import open_run, parser_of, progress_bar, schedule_of
-
-
-def corpus_of(text: str, data_dir: str | None, classes: Sequence[type] = ()) -> Corpus:
-    """A corpus from the command line: a benchmark, a file, or a class call such as
-    `TinyShakespeare` or `HubDataset('id')`.
-    """
-    if text in BENCHMARKS:
-        return Benchmark(text, data_dir)
-    if Path(text).suffix and Path(text).exists():
-        return Files(train=text, validation=text, test=text)
-    known = names(Corpus, classes)
-    if text.split("(")[0].strip() in known:
-        return parse(text, Corpus, classes)
-    raise ValueError(
-        f"there is no corpus {text!r}: give one of {', '.join(BENCHMARKS)}, "
-        f"a .txt, .jsonl, .csv or parquet file, or one of {', '.join(known)}"
-    )
+from .corpus import add_column, corpus_of
 
 
 @dataclass(frozen=True)
@@ -65,7 +49,7 @@ def _text(model: Model, given: str | None, options: argparse.Namespace) -> Text:
     if given is None:
         corpus = build(model.data["corpus"], Corpus, options.classes)
     else:
-        corpus = corpus_of(given, options.data_dir, options.classes)
+        corpus = corpus_of(given, options.data_dir, options.classes, options.column)
     # The rule of the zero-shot suite is the benchmark's own; any other text is put into rows as in
     # training.
     rules = {**model.data, "documents": model.documents}
@@ -163,6 +147,7 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
         choices=("train", "validation", "test"),
         help="default: what the zero-shot suite scores, else validation",
     )
+    add_column(parser)
     parser.add_argument("--length", type=int, help="tokens of a row; default: the training length")
     parser.add_argument("--limit", type=int, help="score only the first rows")
 

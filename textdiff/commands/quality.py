@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..data.corpora import SPLITS
 from ..evaluation import mauve_score, quality, texts
 from ..evaluation.judge import DTYPES, FIELD_JUDGE, Judge, open_judge
 from ..evaluation.provenance import software
@@ -24,7 +25,7 @@ from .common import (
     law_of,
     open_run,
 )
-from .perplexity import corpus_of
+from .corpus import add_column, corpus_of
 
 MAUVES = (
     ("mauve", "sd", "MAUVE ± k-means sd"),
@@ -97,12 +98,8 @@ def _add_mauve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", help="human texts for MAUVE: file, or corpus such as TinyShakespeare"
     )
-    parser.add_argument(
-        "--split",
-        choices=("train", "validation", "test"),
-        default="validation",
-        help="which part of it",
-    )
+    parser.add_argument("--split", choices=SPLITS, default="validation", help="which part of it")
+    add_column(parser)
     parser.add_argument(
         "--features",
         help="causal LM or sentence encoder that makes MAUVE's features; default: the judge",
@@ -185,7 +182,7 @@ def _mauve(
             f"MAUVE sees length: give --max-tokens, at most {fitting} (95 % of these samples have "
             "as many or more)"
         )
-    corpus = corpus_of(options.reference, None, options.classes)
+    corpus = corpus_of(options.reference, None, options.classes, options.column)
     mauve = mauve_score.against_humans(
         maker,
         read,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from .benchmarks import Benchmark
 from .corpora import Corpus, Files, HubDataset, TinyShakespeare
+from .mixture import Mixture
 from .packing import Packed, pack, pack_stream
 from .tokenising import tokenise
 from .tokenizers import BPE, Characters, PretrainedTokenizer, TokenizerSpec, tokenizer_hash
@@ -22,6 +23,7 @@ __all__ = [
     "Corpus",
     "Files",
     "HubDataset",
+    "Mixture",
     "Packed",
     "PretrainedTokenizer",
     "TextData",

@@ -232,7 +232,7 @@ class Benchmark(Corpus):
             if ".raw" in path.suffixes:
                 yield from _lines(path)
             else:
-                yield from readers.documents(path, self.origin.hub.column)
+                yield from readers.documents([path], self.origin.hub.column)
             return
         try:
             yield from self.origin.hub.documents(split)

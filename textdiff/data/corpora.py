@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import Any
 
 from . import readers
+from .columns import missing, texts
 
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = 20  # without a validation file every 20th document (5 %) is held out
@@ -70,8 +71,9 @@ class TinyShakespeare(Corpus):
 
 @dataclass(frozen=True)
 class Files(Corpus):
-    """Your own files: paths or globs of .txt (a file is a document), .jsonl, .csv or .parquet (a
-    row is, in `column`).
+    """Your own files: paths, globs or folders of .txt (a file is a document), .jsonl, .json, .csv,
+    .tsv or .parquet (a row is, in `column`; dots lead into objects: `meta.text`), compressed or
+    not. Rows whose text is null, and empty files among others, are left out with a warning.
 
     Without `validation`, every 20th training document (of fewer than 20 the last; of a single one
     its last 5 %) is held out and never trained on.
@@ -112,14 +114,13 @@ class Files(Corpus):
         return patterns
 
     def _read(self, patterns: str | list[str]) -> Iterator[str]:
-        paths = readers.expand(patterns)
-        return chain.from_iterable(readers.documents(path, self.column) for path in paths)
+        return readers.documents(readers.expand(patterns), self.column)
 
 
 @dataclass(frozen=True)
 class HubDataset(Corpus):
     """A data set of the Hugging Face Hub, or a local folder that `datasets` understands; a row is a
-    document, or a line of one.
+    document, or a line of one. Of `column` dots lead into objects; null rows are left out.
 
     `heading` is a regular expression for data sets whose rows are lines: a row that it matches
     begins a document, to which the rows up to the next one belong, as they stand.
@@ -163,17 +164,10 @@ class HubDataset(Corpus):
     def _rows(self, split: str) -> Iterator[str]:
         dataset = self._load(split)
         names = dataset.column_names
-        if names is not None and self.column not in names:
-            raise ValueError(
-                f"{self.name}: no column {self.column!r}; set column to one of {', '.join(names)}"
-            )
-        for number, row in enumerate(dataset):
-            value = row.get(self.column)
-            if not isinstance(value, str):
-                raise ValueError(
-                    f"{self.name}, {split} row {number}: {self.column!r} is {value!r}, not text"
-                )
-            yield value
+        if names is not None and not {self.column, self.column.split(".")[0]} & set(names):
+            raise ValueError(missing(self.column, self.name, names))
+        rows = ((f"{self.name}, {split} row {n}", row) for n, row in enumerate(dataset))
+        return texts(rows, self.column, f"{self.name}, {split}")
 
     def provenance(self, split: str) -> dict[str, Any]:
         """The data set, its revision, and the fingerprint that `datasets` gives the rows (none for
