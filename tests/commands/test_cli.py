@@ -383,3 +383,23 @@ def test_the_real_command_trains_and_samples(tmp_path):
         "textdiff: error: unknown sampler 'Nope'"
     )
     assert done.stderr.count("\n") == 1
+
+
+def test_an_early_stop_on_nothing_is_one_line(tmp_path, capsys):
+    stop = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
+    words = ["fit", *tiny.configs("trainer/quick", "model/mdlm"), *tiny.text_files(tiny.text())]
+    words += [*tiny.toy(tmp_path / "run"), stop, "--trainer.callbacks.monitor=val/nothing"]
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert ended.value.code == 2 and "`val/nothing` which is not available" in message
+    assert message.startswith("textdiff: error: Early stopping")
+
+
+def test_options_in_front_of_a_config_are_warned_of(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.warmup=7", "--config", "quick", "--config", "nothing"])
+    assert "--model.warmup stands in front of a --config" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "quick", "--config", "nothing", "--model.warmup=7"])
+    assert "in front of" not in capsys.readouterr().err

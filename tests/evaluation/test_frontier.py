@@ -12,7 +12,14 @@ from matplotlib.collections import LineCollection, PathCollection
 from test_quality import judge_folder  # noqa: F401
 
 from textdiff.commands.cli import main
-from textdiff.evaluation import frontier, frontier_pictures, report, sweep, texts
+from textdiff.evaluation import (
+    frontier,
+    frontier_pictures,
+    report,
+    report_sections,
+    sweep,
+    texts,
+)
 
 
 def study(folder, network, **changed):
@@ -275,3 +282,13 @@ def test_other_files_keep_all_that_can_be_shown():
     assert found[0].tables[0].rows == [["0", "1.25", ""], ["1", "", "z"]] and found[1].tables[
         0
     ].rows == [["n", "None"]]
+
+
+def test_a_number_that_two_files_hold_is_listed_once():
+    bound = {"name": "NELBO", "nats": 1.5, "standard_error": 0.1, "perplexity": 4.5}
+    bound |= {"tokens": 9, "estimator": "x", "hyperschedule": "Flat(4)", "process": "Absorbing()"}
+    other = bound | {"nats": 1.6}
+    results = {"a.json": {"bounds": [bound]}, "b.json": {"bounds": [bound, other]}}
+    (table,) = report_sections.bounds(results).tables
+    assert [row[0] for row in table.rows] == ["a.json", "b.json"]
+    assert [row[2].split()[0] for row in table.rows] == ["1.5000", "1.6000"]

@@ -43,14 +43,20 @@ def bars(
 
 
 def bounds(results: Results) -> Section:
-    """Perplexities, each with what it is about."""
+    """Perplexities, each with what it is about; of a number that several files hold, the first."""
     header = ["file", "bound", "nats/token ± s.e.", "perplexity", "tokens", "estimator"]
     rows = []
     names = []
     values = []
     errors = []
+    seen = set()
     for name, result in results.items():
         for bound in result["bounds"]:
+            what = ("name", "nats", "standard_error", "tokens", "hyperschedule", "process")
+            number = tuple(bound.get(key) for key in what)
+            if number in seen:
+                continue
+            seen.add(number)
             nats = plus_minus(bound["nats"], bound["standard_error"], 4)
             perplexity = f"{bound['perplexity']:.2f}"
             about = [str(bound["tokens"]), bound["estimator"], bound["hyperschedule"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,10 +61,10 @@ def _loaded(source: str) -> PreTrainedModel:
             trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{source!r} cannot be loaded ({reason(error)}): give the id of a GPT-2 or "
-            "Llama, or a local folder"
-        ) from None
+        remedy = "give the id of a GPT-2 or Llama, or a local folder"
+        if Path(source).is_dir():
+            remedy = "the folder must hold the config.json and weights of a GPT-2 or Llama"
+        raise ValueError(f"{source!r} cannot be loaded ({reason(error)}): {remedy}") from None
     base, loading = opened
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])

@@ -255,19 +255,24 @@ def main(arguments: list[str], classes: Sequence[type] = ()) -> None:
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: "litlogger" not in record.getMessage()
     )
-    TextDiffusionCLI(
-        classes,
-        model_class=TextDiffusion,
-        datamodule_class=TextData,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_callback=SaveConfig,
-        save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
-        trainer_defaults={
-            "default_root_dir": "runs/latest",
-            "use_distributed_sampler": False,
-            "callbacks": [ModelFolder()],
-        },
-        parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
-        args=configs.resolved(arguments, classes),
-    )
+    try:
+        TextDiffusionCLI(
+            classes,
+            model_class=TextDiffusion,
+            datamodule_class=TextData,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
+            trainer_defaults={
+                "default_root_dir": "runs/latest",
+                "use_distributed_sampler": False,
+                "callbacks": [ModelFolder()],
+            },
+            parser_kwargs={"parser_mode": "omegaconf+", "allow_abbrev": False},
+            args=configs.resolved(arguments, classes),
+        )
+    except RuntimeError as error:  # Lightning has no class of its own for this one
+        if str(error).startswith("Early stopping conditioned on"):
+            raise ValueError(str(error)) from error
+        raise

@@ -9,6 +9,7 @@ parsed.
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +29,7 @@ BASES = (
 """What a config file may name by class path."""
 
 OPTION = "--config"
+VALUE = re.compile(r"--(?:model|data|trainer)\.")
 DOTTED = re.compile(r"\b[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+\b")
 
 
@@ -76,6 +78,7 @@ def resolved(arguments: Sequence[str], classes: Sequence[type] = ()) -> list[str
     Raises:
         ValueError: as `path_of`.
     """
+    _warn_of_overruled(arguments)
     words: list[str] = []
     for word in arguments:
         option, is_joined, value = word.partition("=")
@@ -86,6 +89,18 @@ def resolved(arguments: Sequence[str], classes: Sequence[type] = ()) -> list[str
         else:
             words.append(word)
     return words
+
+
+def _warn_of_overruled(arguments: Sequence[str]) -> None:
+    """Warn of options in front of a `--config`, which overrules them."""
+    configs = [n for n, word in enumerate(arguments) if word.partition("=")[0] == OPTION]
+    early = [word for word in arguments[: max(configs, default=0)] if VALUE.match(word)]
+    if early:
+        warnings.warn(
+            f"{early[0].partition('=')[0]} stands in front of a --config, whose values are taken "
+            "where both set one: put options behind the configs",
+            stacklevel=3,
+        )
 
 
 def _current(given: str, classes: Sequence[type]) -> str:
