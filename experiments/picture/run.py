@@ -18,7 +18,7 @@ from textdiff.files import write_picture
 from textdiff.hyperschedule import Block, Flat, Hyperschedule, QuenchedAR, Slide
 from textdiff.samplers import ACS
 from textdiff.viewer import figures
-from textdiff.viewer.schedules import levels
+from textdiff.viewer.schedules import levels, palette
 from textdiff.viewer.states import TokenState, states
 
 if TYPE_CHECKING:
@@ -37,8 +37,6 @@ SCHEDULES: dict[str, tuple[str, Hyperschedule]] = {
     "Slide": ("a window that slides", Slide(width=8, rate=1)),
     "Flat": ("MDLM, SEDD, UDLM: all at once", Flat(24)),
 }
-SETTLED, NOISE = "#31508c", "#dfe1e6"
-ACTIVE = ("#f6ead0", "#f0b648")  # almost settled, almost noise
 
 COLOURS = {
     TokenState.MASKED: "#dfe1e6",
@@ -71,15 +69,10 @@ def titled(axes: Axes, title: str, told: str) -> None:
 
 def schedule_panel(axes: Axes, name: str) -> None:
     """One schedule as a matrix: positions to the right, steps downwards."""
-    from matplotlib.colors import LinearSegmentedColormap, ListedColormap
-
     told, schedule = SCHEDULES[name]
     table, T = levels(schedule, LENGTH), schedule.T
-    between = LinearSegmentedColormap.from_list("active", ACTIVE)
-    shades = [between(level / max(T - 2, 1)) for level in range(T - 1)]
-    colours = ListedColormap([SETTLED, *shades, NOISE])
     rows, columns = table.shape
-    axes.pcolormesh(table, cmap=colours, vmin=0, vmax=T, edgecolors=PAPER, linewidth=0.4)
+    axes.pcolormesh(table, cmap=palette(T), vmin=0, vmax=T, edgecolors=PAPER, linewidth=0.4)
     axes.set(xlim=(0, columns), ylim=(rows, 0), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     titled(axes, name, told)

@@ -7,6 +7,8 @@ pytest.importorskip("fastapi", reason="needs textdiff[serve]")
 openai = pytest.importorskip("openai", reason="needs OpenAI's client")
 from live import NAME, serving  # noqa: E402
 
+from textdiff.hyperschedule import QuenchedAR  # noqa: E402
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -117,6 +119,25 @@ def test_mask_is_text_unless_it_is_to_be_filled(live):
     alone = live.model.generate("the [MASK][MASK]ick", seed=1)
     assert filled["choices"][0]["text"] == alone.texts[0][:6]
     assert filled["usage"]["completion_tokens"] == 2
+
+
+def test_log_probabilities_of_a_prompt(live, client):
+    """Exact: their sum is the score of the text; elsewhere refused."""
+    asked = {"model": NAME, "prompt": ["the quick", "fox"], "max_tokens": 0, "echo": True}
+    law = {"hyperschedule": "QuenchedAR"}
+    told = client.completions.create(**asked, logprobs=1, extra_body=law)
+    scores = live.model.score("", ["the quick", "fox"], hyperschedule=QuenchedAR())
+    for choice, score, text in zip(told.choices, scores, asked["prompt"], strict=True):
+        assert choice.text == "".join(choice.logprobs.tokens) == text and score.exact
+        assert -sum(choice.logprobs.token_logprobs) == pytest.approx(score.nats, abs=1e-9)
+        assert choice.logprobs.text_offset == list(range(len(text)))
+    assert told.usage.prompt_tokens == 12 and told.usage.completion_tokens == 0
+    plain = client.completions.create(**asked)
+    assert [c.text for c in plain.choices] == asked["prompt"]
+    assert plain.choices[0].logprobs is None
+    status, message, _ = live.refused(prompt="fox", max_tokens=0, echo=True, logprobs=1)
+    assert status == 400 and "not known for EpsilonHybrid" in message
+    assert live.refused(prompt="a" * 65, max_tokens=0, echo=True)[0] == 400
 
 
 def test_a_seed_is_drawn_and_told(live):

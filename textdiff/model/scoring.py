@@ -214,7 +214,7 @@ def _answers(
         nats, calls = orders.mixture(network), 2**orders.most - 1
         name = "one token a call, all orders alike"
     else:
-        bound, name = _bound(model, law, L)
+        bound, name = bound_of(model, law, L)
         pair = halves(bound, network, orders.batch, draws=draws, seed=seed, slots=SLOTS).sequences
         nats, exact = pair.mean, bound.exact
         calls = 1 if exact else draws * (orders.most if law.orders else 1)
@@ -260,7 +260,7 @@ class Law:
         return cls(schedule, order, exact, orders, clamped)
 
 
-def _bound(model: Trained, law: Law, L: int) -> tuple[Bound, str]:
+def bound_of(model: Trained, law: Law, L: int) -> tuple[Bound, str]:
     """The bound whose p is the law of `generate`, and what is said of it."""
     is_flat = continuous(law.schedule, model.length)
     nelbo = bounds(

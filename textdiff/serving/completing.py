@@ -50,6 +50,8 @@ class Completing:
         Raises:
             Refused: if there is none.
         """
+        if self.body.max_tokens == 0 and not self.body.fill_mask:
+            return JSONResponse(await self.service.echo(self.body))
         asked = await run_in_threadpool(self._asked)
         key = key_of(self.service.identity, asked.request)
         head = Head(f"cmpl-{key[:24]}", int(time.time()), self.service.name, asked.seed)

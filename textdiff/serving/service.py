@@ -10,13 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+import torch
+
 from ..model import laws
 from ..model.model import Model
 from ..model.requests import literal
-from .answers import Answer
+from ..model.token_scores import token_scores
+from .answers import Answer, logprobs
 from .cache import Cache
 from .errors import Refused
-from .fields import DecideOf, ScoreOf, Scoring
+from .fields import Completion, DecideOf, ScoreOf, Scoring
 from .limits import Limits
 from .metrics import Metrics
 from .worker import Worker
@@ -135,6 +138,31 @@ class Service:
         )
         rows = [asdict(one) | {"bits_per_byte": one.bits_per_byte} for one in scores]
         return {"object": "list", "model": self.name, "data": rows}
+
+    async def echo(self, body: Completion) -> dict[str, Any]:
+        """Prompts as they are; log p of each of their tokens if that is asked for, and exact."""
+        return await self._aside(lambda: self._echoes(body))
+
+    def _echoes(self, body: Completion) -> dict[str, Any]:
+        named = None
+        if body.hyperschedule is not None:
+            named = self.limits.named("hyperschedule", body.hyperschedule)
+        choices, tokens = [], 0
+        for index, prompt in enumerate(body.prompts):
+            self._check(ScoreOf(model=body.model, completions=[prompt]), [prompt], index + 1)
+            ids = literal(self.model, prompt)
+            said = None
+            if body.logprobs is not None:
+                ids, nats = token_scores(self.model, ids, named)
+                cells = zip(range(len(ids)), map(self.model.decode_token, ids), nats, strict=True)
+                said = logprobs(list(cells))
+            tokens += len(ids)
+            text = prompt if isinstance(prompt, str) else self.model.decode(torch.tensor(ids))
+            choice = {"index": index, "text": text, "finish_reason": "length"}
+            choices.append(choice | {"logprobs": said})
+        usage = {"prompt_tokens": tokens, "completion_tokens": 0, "total_tokens": tokens}
+        head = {"id": "cmpl-echo", "object": "text_completion", "created": int(time.time())}
+        return head | {"model": self.name, "choices": choices, "usage": usage}
 
     async def decide(self, body: DecideOf) -> dict[str, Any]:
         """Probabilities of options at a gap."""

@@ -13,6 +13,8 @@ from . import figures
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SETTLED, NOISE = "#31508c", "#dfe1e6"
+ACTIVE = ("#f6ead0", "#f0b648")  # almost settled, almost noise
 MAX_CELLS = 4096  # the 3-D picture draws one bar a cell
 
 
@@ -27,17 +29,22 @@ def _title(schedule: Hyperschedule, L: int) -> str:
     return f"{name}\n{schedule.calls(L)} calls for {L} tokens, {rates}"
 
 
-def matrix(schedule: Hyperschedule, L: int) -> Figure:
-    """Level of every position (columns) at every step (rows): gold settled, grey full noise, blues
-    in between.
-    """
-    from matplotlib import colormaps
-    from matplotlib.colors import ListedColormap
+def palette(T: int) -> Any:
+    """The colours of the levels 0..T."""
+    from matplotlib.colors import LinearSegmentedColormap, ListedColormap
 
+    between = LinearSegmentedColormap.from_list("active", ACTIVE)
+    shades: list[Any] = [between(level / max(T - 2, 1)) for level in range(T - 1)]
+    return ListedColormap([SETTLED, *shades, NOISE])
+
+
+def matrix(schedule: Hyperschedule, L: int) -> Figure:
+    """Level of every position (columns) at every step (rows): blue settled, grey full noise, amber
+    the window.
+    """
     table = levels(schedule, L)
     T = schedule.T
-    between = colormaps["Blues"](torch.linspace(0.2, 0.9, T - 1).numpy())
-    colours = ListedColormap(["#e8b93f", *between, "#4d4d4d"])
+    colours = palette(T)
     steepness = min(1.0, max(0.3, table.shape[0] / max(L, 1)))
     figure = figures.figure(7, 1.4 + 5 * steepness)
     axes = figure.add_subplot()
