@@ -30,6 +30,7 @@ from ..network import Pretrained
 from ..spec import describe, public_path
 from . import configs, finetuning
 from .callbacks import ModelFolder, ProgressLines
+from .chosen import Chosen
 from .module import TextDiffusion
 from .parser import Parser
 
@@ -136,6 +137,11 @@ class TextDiffusionCLI(LightningCLI):
         name = self.model.architecture.tokenizer
         if name is not None and self.datamodule.spec is None:
             self.datamodule.spec = PretrainedTokenizer(_beside(config.get("ckpt_path")) or name)
+
+    def _add_configure_optimizers_method_to_model(self, subcommand: str | None) -> None:
+        """The network is made later, and its optimiser then: by `Chosen`."""
+        named = (self._get(self.config, key) for key in ("optimizer", "lr_scheduler"))
+        self.model.chosen = Chosen(*(one.as_dict() if one else None for one in named))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """CSV logs always, TensorBoard's if it is installed, unless the config names loggers.
@@ -261,7 +267,6 @@ def main(arguments: list[str], classes: Sequence[type] = ()) -> None:
             model_class=TextDiffusion,
             datamodule_class=TextData,
             seed_everything_default=0,
-            auto_configure_optimizers=False,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True, "save_to_log_dir": False},
             trainer_defaults={

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
@@ -27,6 +26,7 @@ from ..process import EpsilonHybrid, Process
 from ..samplers import Ancestral, Sampler
 from ..spec import build, describe
 from . import finetuning, trainers
+from .chosen import Chosen
 from .optimiser import Optimiser, steps_of
 from .whole_steps import Diverged, WholeSteps
 
@@ -87,6 +87,7 @@ class TextDiffusion(LightningModule):
         self.sampler = build(sampler, Sampler)
         self.objective.check(self.process)
         self.optimiser = Optimiser(lr, betas, weight_decay, warmup, final_lr)
+        self.chosen = Chosen()
         self.compiled = compile
         self.seed = seed
         self.num_tokens = num_tokens
@@ -184,7 +185,7 @@ class TextDiffusion(LightningModule):
                 )
         finetuning.check_checkpoint(saved, (self.architecture, self.process, self.objective))
         if self._trainer is not None and self.trainer.state.fn == "fit":
-            self.optimiser.resume(checkpoint, steps_of(self.trainer, self._data))
+            self.chosen.resume(self.optimiser, checkpoint, steps_of(self.trainer, self._data))
 
     def model(self) -> Model:
         """What is saved and sampled: the network with all that belongs to it."""
@@ -288,11 +289,10 @@ class TextDiffusion(LightningModule):
                 filled[row] = model.generate(text, **sampler).texts[0]
         return filled
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW and its learning rate, as `Optimiser` has them."""
-        optimizer = self.optimiser.adamw(self.named_parameters(), self.decayed)
-        schedule = self.optimiser.schedule(optimizer, steps_of(self.trainer, self._data))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_optimizers(self) -> Any:
+        """AdamW and its cosine, as `Optimiser` has them, unless others were `chosen`."""
+        steps = steps_of(self.trainer, self._data)
+        return self.chosen.configured(self.optimiser, self, steps)
 
 
 def _shape(origin: Model | None) -> Architecture:
