@@ -28,6 +28,7 @@ from ..model.folder import CONFIG, load
 from ..model.source import find
 from ..network import Pretrained
 from ..spec import describe, public_path
+from ..viewer.terminal import clean
 from . import configs, finetuning
 from .callbacks import ModelFolder, ProgressLines
 from .chosen import Chosen
@@ -217,13 +218,14 @@ class TextDiffusionCLI(LightningCLI):
     before_validate = before_test = before_predict = _need_checkpoint
 
     def after_predict(self) -> None:
-        """Print the filled texts and keep them in the run folder, one JSON string a line: a drawn
-        text may hold line breaks.
+        """Print the filled texts, on a terminal without the control characters that it would obey,
+        and keep them whole in the run folder, one JSON string a line: a drawn text may hold breaks.
         """
         texts = [text for batch in self.trainer.predict_loop.predictions or [] for text in batch]
         if not self.trainer.is_global_zero:
             return
-        print("\n".join(texts))
+        shown = "\n".join(texts)
+        print(clean(shown) if sys.stdout.isatty() else shown)
         path = Path(self.trainer.default_root_dir) / "predictions.jsonl"
         lines = (json.dumps(text, ensure_ascii=False) + "\n" for text in texts)
         write_text(path, "".join(lines))
