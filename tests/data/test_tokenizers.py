@@ -20,7 +20,7 @@ from textdiff.data import (
     tokenizer_hash,
 )
 from textdiff.data.tokenising import tokenise
-from textdiff.data.tokenizers import END, num_tokens_of
+from textdiff.data.tokenizers import END, _cut, num_tokens_of
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is missing")
@@ -166,3 +166,16 @@ def test_ids_between_tokens_are_tokens_that_no_text_holds(gap, tmp_path):
     assert [model.decode_token(token) for token in (2, 3, 8, 9)] == ["t", "", "e", "[MASK]"]
     assert len(model.generate("the", max_length=8, num_return_sequences=4).texts) == 4
     assert model.measure("the the")[0].nats > 0
+
+
+def test_text_without_spaces_is_cut_for_training(tmp_path):
+    """Else a training costs the square of its length; other text is taken as it is."""
+    words = ["It's two words, so. " * 9, "x" * 64 + " 12 " + "7" * 64, "-" * 99]
+    assert list(_cut(iter(words))) == words
+    text = "ab" * 100 + " " + "漢字" * 70 + "1" * 130
+    pieces = list(_cut(iter([text])))
+    assert "".join(pieces) == text
+    assert [len(piece) for piece in pieces] == [64, 64, 64, 8 + 1 + 64, 64, 12 + 64, 64, 2]
+    (tmp_path / "dna.txt").write_text("ACGTTGCA" * 20_000 + "漢字" * 300)
+    tokenizer = BPE(300).build(Files(str(tmp_path / "dna.txt")))
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import sys
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 END = "<|endoftext|>"
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 _BYTES = 256
+LONGEST = 64  # letters in a row that BPE is trained on
+_RUN = re.compile(rf"[^\W\d_]{{{LONGEST}}}(?=[^\W\d_])|\d{{{LONGEST}}}(?=\d)")
 
 
 class TokenizerSpec(ABC):
@@ -109,10 +114,25 @@ class BPE(TokenizerSpec):
             vocab_size=self.vocab_size,
             special_tokens=[END],
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-            show_progress=False,
+            show_progress=sys.stderr.isatty(),
         )
-        tokenizer.train_from_iterator(islice(corpus.documents("train"), self.documents), trainer)
+        documents = islice(corpus.documents("train"), self.documents)
+        tokenizer.train_from_iterator(_cut(documents), trainer)
         return _fast(tokenizer)
+
+
+def _cut(documents: Iterator[str]) -> Iterator[str]:
+    """The documents, cut inside runs of more than `LONGEST` letters or digits.
+
+    A training costs the square of the longest run, and where there are no spaces (DNA, Chinese) a
+    whole document is one.
+    """
+    for document in documents:
+        begin = 0
+        for run in _RUN.finditer(document):
+            yield document[begin : run.end()]
+            begin = run.end()
+        yield document[begin:]
 
 
 @dataclass(frozen=True)
