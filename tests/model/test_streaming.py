@@ -72,6 +72,13 @@ def test_what_has_settled_behind_a_gap_is_not_text_yet(model):
     assert [len(e.text) for e in events[:-1]] == [0, 0, 3]
 
 
+def test_no_ids_are_an_empty_prompt(model):
+    told = model.generate("", max_new_tokens=5, seed=2)
+    for prompt in ([], "", None, torch.tensor([], dtype=torch.int64)):
+        (*_, end) = model.stream(prompt, max_new_tokens=5, seed=2)
+        assert end.text == told.texts[0]
+
+
 def test_requests_mix_and_each_gets_its_own_text(model):
     asked = [
         {"prompt": "the ", "max_new_tokens": 9, "hyperschedule": QuenchedAR(), "seed": 1},

@@ -110,7 +110,7 @@ def test_a_request_has_a_deadline():
             "/v1/completions", {"model": NAME, "prompt": "a", "max_tokens": 60, "ignore_eos": True}
         )
         assert status == 504 and "not done in 0.4 s" in told["error"]["message"]
-        events = live.events(prompt="a", max_tokens=60, hyperschedule="QuenchedAR")
+        events = live.events(prompt="a", max_tokens=60, **SLOWLY)
         assert events[-1][1]["error"]["type"] == "timeout_error"
         live.wait_until_idle()
         failed = {"route": "/v1/completions", "outcome": "failed"}

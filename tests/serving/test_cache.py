@@ -72,6 +72,24 @@ def test_memory():
         assert live.complete(**ASKED, n=1, temperature=None, user="me")["cached"]
 
 
+def test_a_stream_is_kept_too():
+    with serving(cache=Memory()) as live:
+        events = live.events(**ASKED)
+        told = live.complete(**ASKED)
+        assert told["cached"] and counted(live) == (1, 1, 0)
+        chunks = [data["choices"][0] for _, data in events if data != "[DONE]"]
+        assert told["choices"][0]["text"] == "".join(chunk["text"] for chunk in chunks)
+        assert told["choices"][0]["finish_reason"] == chunks[-1]["finish_reason"]
+
+
+def test_a_number_of_tokens_that_is_left_out_is_no_default_where_gaps_say_it():
+    asked = {"prompt": "the [MASK]ick", "fill_mask": True, "seed": 1, "echo": True}
+    with serving(cache=Memory()) as live:
+        filled, longer = live.complete(**asked), live.complete(**asked, max_tokens=16)
+        assert not longer["cached"]
+        assert [told["usage"]["completion_tokens"] for told in (filled, longer)] == [1, 17]
+
+
 def test_the_oldest_go_first():
     memory = Memory(size=10)
     for key in "abc":

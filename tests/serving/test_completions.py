@@ -40,6 +40,12 @@ def test_a_completion_is_what_generate_draws(live, client):
     assert told.object == "text_completion" and told.model == NAME and told.id.startswith("cmpl-")
 
 
+def test_an_empty_prompt(live):
+    told = live.complete(prompt="", max_tokens=5, seed=2)
+    assert told["choices"][0]["text"] == drawn(live, "", max_new_tokens=5, seed=2).completions[0]
+    assert live.complete(max_tokens=5, seed=2)["choices"] == told["choices"]
+
+
 def test_the_default_is_sixteen_tokens(client):
     told = client.completions.create(
         model=NAME, prompt="a", seed=1, extra_body={"ignore_eos": True}
@@ -212,6 +218,7 @@ def test_fields_that_change_nothing_are_taken(live):
         ({"top_p": 0}, "top_p", "greater than 0"),
         ({"max_tokens": 1.5}, "max_tokens", "integer"),
         ({"max_tokens": 0}, None, "max_tokens=0 draws nothing"),
+        ({"max_tokens": 0, "echo": True, "n": 2, "stream": False}, None, "nothing is drawn"),
         ({"max_tokens": 10**9}, "max_tokens", "this server takes 64"),
         ({"prompt": "a" * 10**4}, "prompt", "more than fit"),
         ({"prompt": [10**6]}, None, "a prompt must be a text or ids"),

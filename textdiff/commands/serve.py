@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from typing import Any
 
 from ..serving.limits import Limits
@@ -75,6 +76,7 @@ def main(arguments: list[str]) -> None:
         identity=identity_of(model, options.run),
         cache=opened(options.cache, options.cache_ttl),
     )
+    warnings.simplefilter("ignore")  # of requests, whose callers would not see them
     app = create_app(service, options.api_key or os.environ.get(KEY) or None)
     server: dict[str, Any] = {"host": options.host, "port": options.port}
     print(f"serving {name} at http://{options.host}:{options.port}", file=sys.stderr)

@@ -163,7 +163,7 @@ class TextEngine:
                 "num_return_sequences and output_trajectory are for generate: submit each sample "
                 "with a number of its own, and take provisional=True"
             )
-        asked = requests(self.model, prompt, suffix, config)
+        asked = requests(self.model, _one(prompt), suffix, config)
         if len(asked) != 1:
             raise ValueError(f"submit takes one prompt, not {len(asked)}: submit each")
         schedule = config.schedule(self.model.hyperschedule)
@@ -261,7 +261,7 @@ def stream(
 ) -> Iterator[Event]:
     """The events of a single text; see `Model.stream`."""
     config = options_of(model, generation_config, options)
-    asked = requests(model, prompt, suffix, config)
+    asked = requests(model, _one(prompt), suffix, config)
     engine = TextEngine(
         model,
         max_sequences=1,
@@ -270,6 +270,11 @@ def stream(
     )
     engine.submit(prompt, config, suffix=suffix, provisional=provisional)
     return _to_the_end(engine)
+
+
+def _one(prompt: Prompt | None) -> Any:
+    """No ids at all are one empty prompt here, where there are never several."""
+    return [[]] if isinstance(prompt, list | tuple) and not prompt else prompt
 
 
 def _to_the_end(engine: TextEngine) -> Iterator[Event]:

@@ -84,7 +84,8 @@ def asked(model: Model, limits: Limits, body: Completion, longest: int) -> Asked
         seed=seed,
         repeatable=body.seed is not None,
         law=f"{model.process} under {schedule}, {config.sampler}",
-        request=body.model_dump(exclude={"user", "stream", "stream_options"}),
+        request=body.model_dump(exclude={"user", "stream", "stream_options"})
+        | {"max_tokens": config.max_new_tokens},  # what it is if it was left out
     )
 
 

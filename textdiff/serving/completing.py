@@ -61,18 +61,23 @@ class Completing:
             return self._again(head, kept, asked)
         answer = Answer([Choice() for _ in asked.asks], asked.prompt_tokens, asked.seed, asked.law)
         events = self._events(asked)
-        await anext(
-            events
-        )  # that it was accepted: what is refused is refused before a stream begins
+        try:
+            await anext(events)  # accepted; what is refused is refused before a stream begins
+        except Gone:
+            return Response(status_code=499)  # to nobody
+        name = key if keeps else None
         if self.body.stream:
-            parts = self._stream(head, answer, asked, events)
+            parts = self._stream(head, answer, asked, events, key=name)
             return StreamingResponse(parts, media_type="text/event-stream")
         with suppress(Gone):
             async for number, event in events:
                 answer.choices[number].take(event, self._text_of)
-            if keeps:
-                await run_in_threadpool(self.service.keep, key, answer)
+            await self._keep(name, answer)
         return JSONResponse(head.whole(answer, list(asked.echoes)))
+
+    async def _keep(self, key: str | None, answer: Answer) -> None:
+        if key is not None:
+            await run_in_threadpool(self.service.keep, key, answer)
 
     @property
     def _tells_window(self) -> bool:
@@ -126,9 +131,15 @@ class Completing:
         raise Gone
 
     async def _stream(
-        self, head: Head, answer: Answer, asked: Asked, events: AsyncIterator[tuple[int, Any]]
+        self,
+        head: Head,
+        answer: Answer,
+        asked: Asked,
+        events: AsyncIterator[tuple[int, Any]],
+        *,
+        key: str | None,
     ) -> AsyncIterator[bytes]:
-        """The bytes of a stream."""
+        """The bytes of a stream, whose answer is kept under `key`, if there is one."""
         self.request.scope[OUTCOME] = "gone"  # until its end has come
         try:
             if self._tells_window:
@@ -145,6 +156,7 @@ class Completing:
                     drawn = placed(event, self._text_of)
                 if new or choice.reason or drawn:
                     yield head.chunk(number, new, choice.reason, drawn)
+            await self._keep(key, answer)
             if self.body.stream_options and self.body.stream_options.include_usage:
                 yield head.usage(answer)
             yield DONE

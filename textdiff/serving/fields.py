@@ -81,6 +81,8 @@ class Completion(Law):
             raise ValueError("echo is not supported with stream=true: the prompt is known")
         if self.max_tokens == 0 and not (self.echo or self.fill_mask):
             raise ValueError("max_tokens=0 draws nothing: give >= 1, or echo=true")
+        if self.max_tokens == 0 and not self.fill_mask and (self.n or 1) > 1:
+            raise ValueError(f"n={self.n} with max_tokens=0: nothing is drawn, leave it out")
         if self.echo and self.max_tokens != 0 and self.logprobs is not None:
             raise ValueError("echo with logprobs needs max_tokens=0: it scores the prompt")
         return self
