@@ -82,6 +82,18 @@ def test_a_stream_is_kept_too():
         assert told["choices"][0]["finish_reason"] == chunks[-1]["finish_reason"]
 
 
+def test_scores_and_decisions_are_kept():
+    score = {"model": NAME, "prompt": "the ", "completions": ["fox", "dog"], "draws": 4}
+    decide = {"model": NAME, "text": "the [GAP]", "options": ["fox", "dog"], "draws": 4}
+    with serving(cache=Memory()) as live:
+        for path, body in (("/v1/score", score), ("/v1/decide", decide)):
+            first, again = (live.ask(path, body)[1] for _ in range(2))
+            assert (first.pop("cached"), again.pop("cached")) == (False, True)
+            assert again == first
+            assert not live.ask(path, body | {"seed": 1})[1]["cached"]
+        assert counted(live) == (2, 4, 0)
+
+
 def test_a_number_of_tokens_that_is_left_out_is_no_default_where_gaps_say_it():
     asked = {"prompt": "the [MASK]ick", "fill_mask": True, "seed": 1, "echo": True}
     with serving(cache=Memory()) as live:

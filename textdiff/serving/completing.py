@@ -56,7 +56,9 @@ class Completing:
         key = key_of(self.service.identity, asked.request)
         head = Head(f"cmpl-{key[:24]}", int(time.time()), self.service.name, asked.seed)
         keeps = asked.repeatable and not self._tells_window
-        kept = await run_in_threadpool(self.service.kept, key) if keeps else None
+        kept = None
+        if keeps:
+            kept = await run_in_threadpool(self.service.kept, key, Answer.loaded)
         if kept is not None:
             return self._again(head, kept, asked)
         answer = Answer([Choice() for _ in asked.asks], asked.prompt_tokens, asked.seed, asked.law)
@@ -77,7 +79,7 @@ class Completing:
 
     async def _keep(self, key: str | None, answer: Answer) -> None:
         if key is not None:
-            await run_in_threadpool(self.service.keep, key, answer)
+            await run_in_threadpool(self.service.keep, key, answer.dumped())
 
     @property
     def _tells_window(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 import torch
+from starlette.concurrency import run_in_threadpool
 
 from ..model import laws
 from ..model.model import Model
 from ..model.requests import literal
 from ..model.token_scores import token_scores
-from .answers import Answer, logprobs
-from .cache import Cache
+from .answers import logprobs
+from .cache import Cache, key_of
 from .errors import Refused
 from .fields import Completion, DecideOf, ScoreOf, Scoring
 from .limits import Limits
@@ -97,13 +99,13 @@ class Service:
             "samplers": self.samplers,
         }
 
-    def kept(self, key: str) -> Answer | None:
-        """The answer of a key, if the cache has it; a cache that fails has none."""
+    def kept(self, key: str, read: Callable[[bytes], T]) -> T | None:
+        """The answer of a key as `read` reads it, if the cache has it; one that fails has none."""
         if self.cache is None:
             return None
         try:
             data = self.cache.get(key)
-            answer = None if data is None else Answer.loaded(data)
+            answer = None if data is None else read(data)
         except Exception:  # redis, sqlite, the disk, or an entry of somebody else's
             LOG.warning("the cache failed; the request is answered without", exc_info=True)
             self.metrics.cache.labels("error").inc()
@@ -111,20 +113,19 @@ class Service:
         self.metrics.cache.labels("miss" if answer is None else "hit").inc()
         return answer
 
-    def keep(self, key: str, answer: Answer) -> None:
+    def keep(self, key: str, answer: bytes) -> None:
         """Give the cache an answer; one that fails loses it."""
         if self.cache is None:
             return
         try:
-            self.cache.put(key, answer.dumped())
+            self.cache.put(key, answer)
         except Exception:  # as above
             LOG.warning("the cache failed; the answer is not kept", exc_info=True)
             self.metrics.cache.labels("error").inc()
 
     async def score(self, body: ScoreOf) -> dict[str, Any]:
         """-log p of completions."""
-        self.check_model(body.model)
-        return await self._aside(lambda: self._scores(body))
+        return await self._once(body, "score", lambda: self._scores(body))
 
     def _scores(self, body: ScoreOf) -> dict[str, Any]:
         longest = max(body.completions, key=len)
@@ -166,8 +167,7 @@ class Service:
 
     async def decide(self, body: DecideOf) -> dict[str, Any]:
         """Probabilities of options at a gap."""
-        self.check_model(body.model)
-        return await self._aside(lambda: self._decision(body))
+        return await self._once(body, "decide", lambda: self._decision(body))
 
     def _decision(self, body: DecideOf) -> dict[str, Any]:
         self._check(body, [body.text, max(body.options, key=len)], len(body.options))
@@ -213,6 +213,19 @@ class Service:
             raise Refused(
                 400, f"draws: {calls} calls are more than the {limits.calls} allowed", "draws"
             )
+
+    async def _once(
+        self, body: Scoring, route: str, answer: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """An answer from the cache, or `_aside`; every one has a seed, so every one is kept."""
+        self.check_model(body.model)
+        key = key_of(self.identity, {"route": route} | body.model_dump())
+        kept = await run_in_threadpool(self.kept, key, json.loads)
+        if kept is not None:
+            return kept | {"cached": True}
+        told = await self._aside(answer)
+        await run_in_threadpool(self.keep, key, json.dumps(told).encode())
+        return told | {"cached": False}
 
     async def _aside(self, answer: Callable[[], T]) -> T:
         """What takes network calls beside the engine, one request after the other.
