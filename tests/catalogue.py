@@ -21,6 +21,7 @@ from textdiff.hyperschedule import (
 )
 from textdiff.process import (
     GIDD,
+    SCDD,
     Absorbing,
     Clock,
     EpsilonHybrid,
@@ -105,6 +106,7 @@ PROCESSES = [
     EpsilonHybrid(0.3),
     SmoothEpsilonHybrid(0.3, power=3.0),
     GIDD(),
+    SCDD(0.3, shape=1.2, t_peak=0.4),
     Leaky(),
 ]
 """One of every kind, noisy enough for a few draws to tell them apart."""
@@ -127,13 +129,14 @@ ABSORBING = [Absorbing(), *LIMITS]
 UNIFORM = [Uniform(), GammaHybrid(1.0)]
 GAMMA_SIGMA = [GammaHybrid(0.01), GammaHybrid(0.3), GammaHybrid(0.3, tail=5e-3)]
 GAMMA = [*GAMMA_SIGMA, GammaHybridMaskClock(0.01), GammaHybridMaskClock(0.3)]
+PEAKED = [SCDD(0.1), SCDD(0.3, shape=1.2, t_peak=0.4), SCDD(0.5, shape=1.25, t_peak=0.2)]
 SMOOTH_EPSILON = [SmoothEpsilonHybrid(0.01), SmoothEpsilonHybrid(0.3, power=3.0)]
 EPSILON = [EpsilonHybrid(0.01), EpsilonHybrid(0.3)]
 LEAKING = [GIDD(), GIDD(uniform=0.5, shape=1.5), Leaky()]
 
-WITHOUT_LEAK = ABSORBING + UNIFORM + GAMMA + SMOOTH_EPSILON + EPSILON
+WITHOUT_LEAK = ABSORBING + UNIFORM + GAMMA + PEAKED + SMOOTH_EPSILON + EPSILON
 ALL = WITHOUT_LEAK + LEAKING
-CORRUPTING = UNIFORM + GAMMA + SMOOTH_EPSILON + EPSILON + LEAKING
+CORRUPTING = UNIFORM + GAMMA + PEAKED + SMOOTH_EPSILON + EPSILON + LEAKING
 WITHOUT_ATOM = [p for p in ALL if p not in EPSILON]
 
 

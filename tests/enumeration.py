@@ -17,6 +17,7 @@ from torch import Tensor
 
 from textdiff.process import (
     GIDD,
+    SCDD,
     Absorbing,
     EpsilonHybrid,
     GammaHybrid,
@@ -52,6 +53,12 @@ def clocks(p: Process, t: Tensor) -> tuple[Tensor, Tensor]:
             return t, 1 - e * (1 - (1 - t) ** power)
         case GIDD(uniform=share, shape=shape):
             c = 2**shape * share / (1 - share) * t ** (shape / 2) * (1 - t) ** (shape / 2)
+            return t / (1 + c), (1 - t) / torch.where(t < 1, 1 - t + c, 1.0)  # 0 at t = 1
+        case SCDD(uniform=share, shape=shape, t_peak=peak):
+            a, b = shape * peak, shape * (1 - peak)
+            c = share / (1 - share) * (t / peak) ** a * ((1 - t) / (1 - peak)) ** b
+            if b == 1:  # (1-t) cancels
+                return t / (1 + c), 1 / (1 + share / (1 - share) * (t / peak) ** a / (1 - peak))
             return t / (1 + c), (1 - t) / torch.where(t < 1, 1 - t + c, 1.0)  # 0 at t = 1
         case Leaky():
             return t, torch.exp(-t)

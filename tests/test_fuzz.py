@@ -22,6 +22,7 @@ from textdiff.objective import Batch, Stratified
 from textdiff.objective.batch import check_packing
 from textdiff.process import (
     GIDD,
+    SCDD,
     Absorbing,
     EpsilonHybrid,
     GammaHybrid,
@@ -71,7 +72,8 @@ def some_process(drawn: random.Random):
             GammaHybridMaskClock(p),
             EpsilonHybrid(p),
             SmoothEpsilonHybrid(p, power=drawn.uniform(1, 4)),
-            GIDD(uniform=p, shape=drawn.uniform(0.5, 2)),
+            GIDD(uniform=p, shape=drawn.uniform(0.5, 1.99)),
+            SCDD(uniform=p, shape=drawn.uniform(0.5, 1.2), t_peak=drawn.uniform(0.2, 0.8)),
         ]
     )
 

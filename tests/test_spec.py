@@ -38,6 +38,7 @@ from textdiff.objective import (
 )
 from textdiff.process import (
     GIDD,
+    SCDD,
     Absorbing,
     EpsilonHybrid,
     GammaHybrid,
@@ -82,6 +83,7 @@ OBJECTS = {
         EpsilonHybrid(0.02),
         SmoothEpsilonHybrid(0.02, 6.0),
         GIDD(0.3, 0.5),
+        SCDD(0.3, 1.2, 0.4),
     ],
     Hyperschedule: [
         QuenchedAR(),

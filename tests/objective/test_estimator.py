@@ -56,6 +56,7 @@ from textdiff.objective.bounds import bounds
 from textdiff.objective.estimators import Draw
 from textdiff.process import (
     GIDD,
+    SCDD,
     Absorbing,
     EpsilonHybrid,
     GammaHybrid,
@@ -480,7 +481,10 @@ def test_24_t_doubling_extrapolates_to_continuous_time(process):
     d, net, x = 2, toy(process), torch.tensor([0, 2])
     exact = float(tanh_sinh(lambda t: integrand(net, process, x, t)) + d * process.prior_kl(3))
     coarse, fine = (t_step_bound(net, process, x, T) for T in (128, 256))
-    assert 2 * fine - coarse == pytest.approx(exact, abs=1e-3)
+    # SCDD's clock goes as t^a at 0: the error falls by less than half
+    far = 3e-3 if isinstance(process, SCDD) else 1e-3
+    assert 2 * fine - coarse == pytest.approx(exact, abs=far)
+    assert abs(fine - exact) < 0.8 * abs(coarse - exact)
 
 
 def test_24_t_doubling_of_the_atom_extrapolates_to_b3():

@@ -37,6 +37,7 @@ from torch import Tensor
 from textdiff.noise import Noise
 from textdiff.process import (
     GIDD,
+    SCDD,
     Absorbing,
     Clock,
     EpsilonHybrid,
@@ -152,12 +153,19 @@ def test_04_clocks_and_their_derivatives(process):
 
 @each_process()
 def test_04_log_corrupt_keeps_its_digits_where_kappa_is_almost_1(process):
-    """1 - κ is stored by itself: at small t it is -κ'(0) t to first order (GIDD: c)."""
+    """1 - κ is stored by itself: at small t it is -κ'(0) t to first order (GIDD and
+    SCDD: c)."""
     t = column([1e-9])
     corrupt = process.clock(t).log_corrupt.exp()
     if isinstance(process, GIDD):
         scale = 2**process.shape * process.uniform / (1 - process.uniform)
         expected = scale * t ** (process.shape / 2)
+        expected = expected / (1 + expected)
+    elif isinstance(process, SCDD):
+        odds = process.uniform / (1 - process.uniform)
+        a = process.shape * process.t_peak
+        b = process.shape - a
+        expected = odds * (t / process.t_peak) ** a / (1 - process.t_peak) ** b
         expected = expected / (1 + expected)
     elif process.atom:
         expected = t * 0 + process.epsilon
@@ -274,6 +282,10 @@ def test_04_an_upward_jump_of_kappa_is_refused_too():
         lambda: SmoothEpsilonHybrid(0.1, power=0.5),
         lambda: GIDD(uniform=1.0),
         lambda: GIDD(shape=2.0),
+        lambda: SCDD(uniform=1.0),
+        lambda: SCDD(t_peak=0.0),
+        lambda: SCDD(shape=1.5, t_peak=0.9),
+        lambda: SCDD(shape=1.5, t_peak=0.1),
     ],
 )
 def test_parameters_outside_their_range_are_refused(make):
@@ -465,7 +477,7 @@ def test_a_process_says_truly_whether_it_masks_corrupts_and_leaks(process, N=4):
     assert process.masks == bool((q[:, N] > 0).any())
     assert process.corrupts == bool((q[:, 1, 0] > 0).any())
     assert process.leaks == bool((leak(process, column(t)) > 0).any()) == (process in LEAKING)
-    jump = float(1 - clocks(process, column(1e-12))[1])
+    jump = float(1 - clocks(process, column(1e-40))[1])
     assert process.atom == pytest.approx(jump, abs=1e-5)
     assert {z for _, z in rows(process, 0.5, N)} == set(range(N)) | (
         {N} if process.masks else set()
@@ -480,3 +492,22 @@ def test_every_process_is_covered():
 
 def _subclasses(cls: type) -> set[type]:
     return {c for sub in cls.__subclasses__() for c in {sub} | _subclasses(sub)}
+
+
+def test_scdd_is_absorbing_without_uniform_noise_and_has_gidds_marginals_at_half():
+    t = torch.linspace(0, 1, 33).double()
+    none, absorbing = SCDD(uniform=0.0).clock(t), Absorbing().clock(t)
+    assert all(torch.equal(a, b) for a, b in zip(none, absorbing, strict=True))
+    assert not SCDD(uniform=0.0).corrupts and SCDD(uniform=0.1).corrupts
+    for uniform, shape in ((0.1, 0.5), (0.3, 1.3), (0.8, 1.9)):
+        mine, theirs = SCDD(uniform, shape).clock(t), GIDD(uniform, shape).clock(t)
+        torch.testing.assert_close(mine.mask, theirs.mask, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(mine.keep, theirs.keep, rtol=1e-12, atol=1e-12)
+    # b = 1: κ(1) = 1/(1 + B), B = r/(1-r) / t_peak^a
+    process = SCDD(0.3, shape=1.25, t_peak=0.2)
+    B = 0.3 / 0.7 / (0.2**0.25 * 0.8)
+    assert float(process.clock(torch.ones(())).keep) == pytest.approx(1 / (1 + B))
+    peak = process.clock(torch.linspace(0, 1, 2001).double())
+    share = (1 - peak.mask) * (1 - peak.keep)
+    assert float(share.max()) >= 0.3 - 1e-9  # at t_peak it is the stated one
+    assert float(process.clock(torch.tensor(0.2).double()).mask) == pytest.approx(0.2 * 0.7)

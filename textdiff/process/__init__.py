@@ -9,6 +9,7 @@ others is only the definition of its clocks, and `check(process)` says whether t
     EpsilonHybrid         masking, and a share ε of wrong tokens                 HDLM-ε
     SmoothEpsilonHybrid   the same without its jump at t = 0+
     GIDD                  both, and MASK turns into tokens again                 GIDD
+    SCDD                  both, with a peak of wrong tokens, and MASK stays      SCDD
 """
 
 from .absorbing import Absorbing
@@ -17,10 +18,12 @@ from .check import check
 from .epsilon import EpsilonHybrid, SmoothEpsilonHybrid
 from .gamma import GammaHybrid, GammaHybridMaskClock
 from .gidd import GIDD
+from .scdd import SCDD
 from .uniform import Uniform
 
 __all__ = [
     "GIDD",
+    "SCDD",
     "Absorbing",
     "Bridge",
     "Clock",
