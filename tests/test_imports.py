@@ -194,3 +194,9 @@ def test_the_network_is_never_inside_a_sampler():
         for m in reached("textdiff.samplers")
         if m.startswith(("textdiff.network", "textdiff.generation"))
     }
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports them by these alone."""
+    names = [path.name for path in Path(__file__).parent.rglob("*.py")]
+    assert sorted(set(names)) == sorted(names)

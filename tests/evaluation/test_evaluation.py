@@ -671,7 +671,7 @@ def test_autoregression_through_the_command():
     "words, message",
     [
         (["--corpus", "nope.txt"], "there is no corpus 'nope.txt': give one of wikitext2"),
-        (["--corpus", "."], "there is no corpus"),
+        (["--corpus", "."], "bad.jsonl, line 1 is not JSON"),  # a folder is all its texts
         (["--corpus", "Nope(1)"], "there is no corpus"),
         (["--corpus", "empty.txt"], "holds no text"),
         (["--corpus", "bad.txt"], "not UTF-8"),
@@ -722,3 +722,27 @@ def test_help_and_usage(capsys):
         assert "textdiff evaluate needs one of: evaluate perplexity" in tiny.refused(
             capsys, ["evaluate", *words]
         )
+
+
+# --- errors that rest on few rows
+
+
+def test_heavy_tails_are_told():
+    """One row that varies among many that do not: the error rests on it alone."""
+    from textdiff.objective.measured import Measured
+
+    made = {"process": "", "hyperschedule": "", "estimator": "", "nats": 1.0, "draws": 2}
+    made |= {"standard_error": 0.1, "tokens": 9, "sequences": 32}
+    assert Measured("NELBO", **made, rows_of_error=1.3).is_rough
+    assert not Measured("NELBO", **made, rows_of_error=9.0).is_rough
+    assert not Measured("NELBO", **made).is_rough
+    assert not Measured("NELBO", **made | {"sequences": 4}, rows_of_error=1.0).is_rough
+
+
+def test_how_many_rows_an_error_rests_on():
+    (bound, *_) = perplexity.measure(untrained("epsilon", 0.3), rows(48), draws=4)
+    assert 48 / 8 < bound.rows_of_error <= 48 and not bound.is_rough
+    (exact,) = measured(untrained("ar", 0.3), 8).values()
+    assert exact.rows_of_error is None and not exact.is_rough
+    told = bound.as_dict()
+    assert told["rows_of_error"] == bound.rows_of_error

@@ -277,6 +277,12 @@ def _write(model: Model, text: Text, bounds: list[Measured], options: argparse.N
 def _remark(tables: dict[str, list[Measured]], options: argparse.Namespace) -> None:
     for name, bounds in tables.items():
         for bound in bounds:
+            if bound.is_rough:
+                print(
+                    f"{name}, {bound.name}: the standard error rests on {bound.rows_of_error:.1f} "
+                    f"of {bound.sequences} rows: tails are heavy, and it may be too small; take "
+                    "more draws"
+                )
             if options.until_se is not None and bound.standard_error > options.until_se:
                 print(
                     f"{name}, {bound.name}: {bound.draws} draws, the most there are, "

@@ -24,6 +24,9 @@ class Measured:
         sequences, tokens: that were scored.
         text_bytes: UTF-8 bytes of the text that the scored tokens stand for, in which EOS has none;
             None if not known.
+        rows_of_error: how many rows the error rests on, (Σ v)²/Σ v² of their variances v: about a
+            third of them if the draws are normal; if far fewer, tails are heavy and the error may
+            be too small.
         by_position, by_level: where the nats are; the prior term and an atom's reconstruction are
             in both.
 
@@ -42,8 +45,17 @@ class Measured:
     sequences: int
     tokens: int
     text_bytes: int | None = None
+    rows_of_error: float | None = None
     by_position: Curve | None = None
     by_level: Curve | None = None
+
+    @property
+    def is_rough(self) -> bool:
+        """Whether the standard error may be too small: of 8 rows or more it rests on less than an
+        eighth.
+        """
+        rests = self.rows_of_error
+        return rests is not None and self.sequences >= 8 and 8 * rests < self.sequences
 
     @property
     def bits(self) -> float:

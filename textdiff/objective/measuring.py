@@ -42,6 +42,11 @@ class _Sums:
     def standard_error(self) -> float:
         return float(self.whole[1].sqrt() / self.whole[2])
 
+    @property
+    def rows_of_error(self) -> float | None:
+        """(Σ v)²/Σ v² of the variances v of the rows; None where nothing was drawn."""
+        return float(self.whole[1] ** 2 / self.whole[4]) if self.whole[4] > 0 else None
+
 
 def _add_places(places: Tally, pair: Halves, valid: Tensor) -> None:
     L = valid.shape[-1]
@@ -57,7 +62,7 @@ def _score(
     """Two independent halves of draws of each sequence: their mean is the estimate, their
     differences are its variance.
     """
-    whole = torch.zeros(4, dtype=torch.float64)
+    whole = torch.zeros(5, dtype=torch.float64)
     places, levels = Tally(PLACES), Tally(LEVELS)
 
     def add_levels(valid: Tensor, nats: Nats) -> None:
@@ -77,7 +82,8 @@ def _score(
         )
         rows = pair.sequences
         count = torch.tensor(len(valid), device=valid.device)
-        sums = [rows.mean.sum(), rows.standard_error.square().sum(), valid.sum(), count]
+        variance = rows.standard_error.square()
+        sums = [rows.mean.sum(), variance.sum(), valid.sum(), count, variance.square().sum()]
         whole += torch.stack([value.double() for value in sums]).cpu()
         _add_places(places, pair, valid)
     return _Sums(whole, places.sums, levels.sums)
@@ -138,6 +144,7 @@ def estimate(
         draws=1 if bound.exact else draws,
         sequences=int(tally.whole[3]),
         tokens=int(tally.whole[2]),
+        rows_of_error=tally.rows_of_error,
         by_position=Curve.of(tally.places, known=True),
         by_level=Curve.of(tally.levels, known=False),
     )
