@@ -147,7 +147,7 @@ def test_half_a_character_is_held_back():
     assert [prefix.put([i], [token]) for i, token in enumerate(ids)] == ["a", "", "", "€", "b"]
     broken = Prefix(Bytes(), [(None, [256] * 2)], [True] * 2)
     assert broken.put([0, 1], list("€".encode())[:2]) == ""
-    assert set(broken.rest(broken.text(2))) == {PARTIAL}  # the end comes, and it never was whole
+    assert set(broken.say(broken.text(2))) == {PARTIAL}  # the end comes, and it never was whole
 
 
 def test_log_probabilities_are_those_of_the_chain_rule(masks):

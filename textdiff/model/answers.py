@@ -12,7 +12,7 @@ from ..generation.config import GenerationConfig
 from ..generation.samples import Samples, Trajectory
 from ..generation.state import Denoised, is_end
 from ..generation.watching import Watch, ends_free
-from .prefix import Told, prefix_of
+from .prefix import Told, prefix_of, tell
 from .requests import Batch, Request
 from .trained import Trained
 
@@ -79,6 +79,8 @@ class Answers:
         self, request: Request, ids: Tensor, model: Trained, config: GenerationConfig
     ) -> Told:
         """A finished sequence as text, cut before a stop string."""
+        if not config.stop:
+            return tell(model.tokenizer, request.parts, self.mask_id, ids)
         prefix = prefix_of(model, request, config)
         prefix.put(range(len(ids)), ids.tolist())
         return prefix.told_as(ids, self.mask_id)

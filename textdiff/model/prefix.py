@@ -89,11 +89,7 @@ class Prefix:
             return ""
         text = self.text(self.settled)
         self.cut = self._stopped(text)
-        return self._say(self._held(text) if self.cut is None else self.cut)
-
-    def rest(self, text: str) -> str:
-        """What is new where `text` is all that will be said."""
-        return self._say(text)
+        return self.say(self._held(text) if self.cut is None else self.cut)
 
     def text(self, end: int) -> str:
         """The text of the tokens from the first drawn one up to `end`."""
@@ -134,7 +130,8 @@ class Prefix:
         text = self.before + self.cut
         return Told(ids[: self.kept], text, self.cut, text)
 
-    def _say(self, text: str) -> str:
+    def say(self, text: str) -> str:
+        """What of `text` was not said before."""
         if not text.startswith(self.told):  # what a tokenizer said of fewer tokens cannot be unsaid
             return ""
         new = text[len(self.told) :]

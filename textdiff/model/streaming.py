@@ -18,7 +18,7 @@ from ..generation.events import Provisional
 from ..noise import seed_from
 from .options import options_of
 from .prefix import Prefix, prefix_of
-from .requests import Prompt, requests
+from .requests import Prompt, Request, requests
 from .trained import Trained
 
 Reason = Literal["eos", "stop", "length"]
@@ -113,7 +113,7 @@ class TextEngine:
             apart=model.apart,
             prefill_chunk=prefill_chunk,
         )
-        self._texts: dict[int, tuple[Prefix, GenerationConfig]] = {}
+        self._texts: dict[int, tuple[Prefix, bool]] = {}  # and whether logprobs are told
 
     @property
     def busy(self) -> bool:
@@ -157,17 +157,22 @@ class TextEngine:
             ValueError: as `Model.generate`; or it is longer than `max_length`, or several samples
                 or a trajectory are asked for.
         """
-        config = options_of(self.model, generation_config, options)
-        if config.num_return_sequences > 1 or config.output_trajectory:
-            raise ValueError(
-                "num_return_sequences and output_trajectory are for generate: submit each sample "
-                "with a number of its own, and take provisional=True"
-            )
-        asked = requests(self.model, _one(prompt), suffix, config)
-        if len(asked) != 1:
-            raise ValueError(f"submit takes one prompt, not {len(asked)}: submit each")
+        request, config = _single(self.model, prompt, generation_config, suffix, options=options)
+        return self.put(request, config, number=number, provisional=provisional)
+
+    def put(
+        self,
+        request: Request,
+        config: GenerationConfig,
+        *,
+        number: int = 0,
+        provisional: bool = False,
+    ) -> int:
+        """Queue a request that was made beforehand (`requests`), under options that were checked
+        (`options_of`); see `submit`.
+        """
         schedule = config.schedule(self.model.hyperschedule)
-        ids, free = asked[0].ids, asked[0].ids == self.model.mask_id
+        ids, free = request.ids, request.ids == self.model.mask_id
         self.model.warn_if_unseen(schedule, len(ids))
         begin = int(free.long().argmax())
         handle = self.core.submit(
@@ -183,7 +188,7 @@ class TextEngine:
                 confidence=provisional or config.logprobs,
             )
         )
-        self._texts[handle] = (prefix_of(self.model, asked[0], config), config)
+        self._texts[handle] = (prefix_of(self.model, request, config), config.logprobs)
         return handle
 
     def cancel(self, handle: int) -> bool:
@@ -203,14 +208,14 @@ class TextEngine:
                 events += self._events(told, *self._texts[told.handle])
         return events
 
-    def _events(self, told: Told, prefix: Prefix, config: GenerationConfig) -> Iterator[Event]:
+    def _events(self, told: Told, prefix: Prefix, logprobs: bool) -> Iterator[Event]:
         """What one event of the core says of a text."""
         if isinstance(told, Provisional):
             yield told
         elif isinstance(told, Settled):
             new = prefix.put(told.position, told.ids)
             if new or prefix.cut is None:
-                yield committed(told, new, config.logprobs)
+                yield committed(told, new, logprobs)
             if prefix.cut is not None:
                 self.core.cancel(told.handle)
                 yield self._finished(told.handle, prefix, told.nfe, "stop")
@@ -223,7 +228,7 @@ class TextEngine:
         del self._texts[handle]
         whole = torch.tensor(prefix.ids) if ids is None else ids
         told = prefix.told_as(whole, self.model.mask_id)
-        tail = prefix.rest(prefix.text(min(len(whole), prefix.last))) if prefix.cut is None else ""
+        tail = prefix.say(prefix.text(min(len(whole), prefix.last))) if prefix.cut is None else ""
         drawn = sum(prefix.free[: len(told.ids)])
         return Finished(
             handle,
@@ -239,15 +244,10 @@ class TextEngine:
 
 def committed(told: Settled, text: str, logprobs: bool) -> Committed:
     """Tokens that have settled, with the text that is new."""
-    sure = torch.tensor(told.confidence, dtype=torch.float64).log().tolist()
-    return Committed(
-        told.handle,
-        told.position,
-        told.ids,
-        text=text,
-        nfe=told.nfe,
-        logprobs=tuple(sure) if logprobs else None,
-    )
+    sure = None
+    if logprobs:
+        sure = tuple(torch.tensor(told.confidence, dtype=torch.float64).log().tolist())
+    return Committed(told.handle, told.position, told.ids, text=text, nfe=told.nfe, logprobs=sure)
 
 
 def stream(
@@ -260,21 +260,38 @@ def stream(
     **options: Any,
 ) -> Iterator[Event]:
     """The events of a single text; see `Model.stream`."""
-    config = options_of(model, generation_config, options)
-    asked = requests(model, _one(prompt), suffix, config)
+    request, config = _single(model, prompt, generation_config, suffix, options=options)
     engine = TextEngine(
         model,
         max_sequences=1,
-        max_length=len(asked[0].ids),
+        max_length=len(request.ids),
         use_cache=None if config.use_cache else False,
     )
-    engine.submit(prompt, config, suffix=suffix, provisional=provisional)
+    engine.put(request, config, provisional=provisional)
     return _to_the_end(engine)
 
 
-def _one(prompt: Prompt | None) -> Any:
-    """No ids at all are one empty prompt here, where there are never several."""
-    return [[]] if isinstance(prompt, list | tuple) and not prompt else prompt
+def _single(
+    model: Trained,
+    prompt: Prompt | None,
+    generation_config: GenerationConfig | None,
+    suffix: str,
+    *,
+    options: dict[str, Any],
+) -> tuple[Request, GenerationConfig]:
+    """The one text that is asked for, and how to draw it."""
+    config = options_of(model, generation_config, options)
+    if config.num_return_sequences > 1 or config.output_trajectory:
+        raise ValueError(
+            "num_return_sequences and output_trajectory are for generate: submit each sample "
+            "with a number of its own, and take provisional=True"
+        )
+    # no ids at all are one empty prompt here, where there are never several
+    one: Any = [[]] if isinstance(prompt, list | tuple) and not prompt else prompt
+    asked = requests(model, one, suffix, config)
+    if len(asked) != 1:
+        raise ValueError(f"submit takes one prompt, not {len(asked)}: submit each")
+    return asked[0], config
 
 
 def _to_the_end(engine: TextEngine) -> Iterator[Event]:

@@ -10,6 +10,7 @@ import torch
 
 from ..generation.config import GenerationConfig
 from ..model.model import Model
+from ..model.options import options_of
 from ..model.requests import MASK_TEXT, literal, requests
 from .errors import Refused
 from .fields import Completion
@@ -23,7 +24,6 @@ class Asked:
 
     Args:
         asks: n sequences for each prompt, prompt by prompt.
-        rows: their tokens, MASK where one is drawn.
         echoes: what `echo` puts before each choice.
         prompt_tokens: of prompts and suffixes, each once.
         seed: key of the draws: the request's, else a fresh one.
@@ -33,7 +33,6 @@ class Asked:
     """
 
     asks: tuple[Ask, ...]
-    rows: tuple[list[int], ...]
     echoes: tuple[str, ...]
     prompt_tokens: int
     seed: int
@@ -62,23 +61,20 @@ def asked(model: Model, limits: Limits, body: Completion, longest: int) -> Asked
     limits.check_text(body.suffix or "", longest)
     told = bool(body.stream_options and body.stream_options.include_provisional)
     asks: list[Ask] = []
-    rows: list[list[int]] = []
     echoes: list[str] = []
     tokens = 0
     for prompt in prompts:
         limits.check_text(prompt, longest)
         ids, echo = _prompt(model, prompt, body.fill_mask)
-        row = requests(model, [ids], body.suffix or "", config)[0].ids
-        limits.check(config, model, len(row))
-        tokens += int((row != model.mask_id).sum())
+        (request,) = requests(model, [ids], body.suffix or "", config)
+        limits.check(config, model, len(request.ids))
+        tokens += int((request.ids != model.mask_id).sum())
         for _ in range(n):
-            asks.append(Ask(ids, body.suffix or "", config, len(asks), told))
-            rows.append(row.tolist())
+            asks.append(Ask(request, config, len(asks), told))
             echoes.append(echo if body.echo else "")
     schedule = config.schedule(model.hyperschedule)
     return Asked(
         tuple(asks),
-        tuple(rows),
         tuple(echoes),
         prompt_tokens=tokens,
         seed=seed,
@@ -113,7 +109,7 @@ def _config(model: Model, limits: Limits, body: Completion, seed: int) -> Genera
     options["min_new_tokens"] = body.min_tokens or None
     options |= {"stop": body.stops, "logprobs": body.logprobs is not None, "seed": seed}
     options |= {"num_return_sequences": 1, "output_trajectory": False}
-    return model.generation_config.but(**options)
+    return options_of(model, None, options)
 
 
 def _prompt(model: Model, prompt: str | list[int], fill: bool) -> tuple[str | list[int], str]:

@@ -145,8 +145,8 @@ class Completing:
         self.request.scope[OUTCOME] = "gone"  # until its end has come
         try:
             if self._tells_window:
-                for index, row in enumerate(asked.rows):
-                    yield sse({"index": index} | self._given(row), "given")
+                for index, ask in enumerate(asked.asks):
+                    yield sse({"index": index} | self._given(ask.request.ids.tolist()), "given")
             async for number, event in events:
                 choice = answer.choices[number]
                 new = choice.take(event, self._text_of)

@@ -12,6 +12,7 @@ from threading import Lock, Thread
 
 from ..generation.config import GenerationConfig
 from ..model.model import Model
+from ..model.requests import Request
 from ..model.streaming import Committed, Event, Finished, TextEngine
 from .errors import Refused
 from .limits import Limits
@@ -26,15 +27,13 @@ class Ask:
     """A sequence to draw.
 
     Args:
-        prompt: text or ids.
-        suffix: what stands behind the drawn tokens.
+        request: its tokens.
         config: how to draw.
         number: of the sample, which names its draws.
         provisional: whether its window is told.
     """
 
-    prompt: str | list[int]
-    suffix: str
+    request: Request
     config: GenerationConfig
     number: int
     provisional: bool = False
@@ -207,12 +206,8 @@ class Worker(Thread):
         for number, ask in enumerate(job.asks):
             if number in job.done:
                 continue
-            handle = self.engine.submit(
-                ask.prompt,
-                ask.config,
-                suffix=ask.suffix,
-                number=ask.number,
-                provisional=ask.provisional,
+            handle = self.engine.put(
+                ask.request, ask.config, number=ask.number, provisional=ask.provisional
             )
             job.handles[handle] = number
             self._jobs[handle] = job
@@ -261,10 +256,9 @@ class Worker(Thread):
         self._over(job)
 
     def _over(self, job: Job) -> None:
-        if not job.over:
-            job.over = True
-            with self._lock:
-                self._held -= len(job.asks)
+        job.over = True
+        with self._lock:
+            self._held -= len(job.asks)
 
     def _renew(self) -> None:
         """Begin with an engine in which nothing runs."""
