@@ -25,6 +25,9 @@ from typing import Any, TypeVar, get_args, get_type_hints
 T = TypeVar("T")
 Classes = Sequence[type]
 
+TOO_DEEP = (RecursionError, MemoryError)
+"""What Python's parser raises for text that is nested too deep."""
+
 REMEDY = (
     "code that a file names is never run: pass the class yourself, as classes=[{name}] in Python "
     "or with --import MODULE on the command line"
@@ -91,12 +94,7 @@ def parse(text: str, base: type[T], classes: Classes = ()) -> T:
     """
     try:
         node = ast.parse(text.strip(), mode="eval").body
-    except (
-        SyntaxError,
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ):  # the last three: nested too deep
+    except (SyntaxError, ValueError, *TOO_DEEP):
         raise ValueError(f"cannot read {text!r}: {_expected(base, classes)}") from None
     return _from_node(node, base, classes)
 
@@ -245,7 +243,7 @@ def _argument(cls: type, name: str, node: ast.expr, base: type, *, classes: Clas
         return tuple(_from_node(entry, _of(hint), classes) for entry in node.elts)
     try:
         return ast.literal_eval(node)
-    except (ValueError, TypeError, RecursionError, MemoryError):
+    except (ValueError, TypeError, *TOO_DEEP):
         raise ValueError(
             f"cannot read {ast.unparse(node)!r} in {cls.__name__}: {_expected(base, classes)}"
         ) from None

@@ -107,7 +107,7 @@ def law_of(options: argparse.Namespace) -> dict[str, Any]:
     if schedule is not None:
         law["hyperschedule"] = schedule
     if options.sampler:
-        law["sampler"] = laws.sampler(options.sampler, options.classes)
+        law["sampler"] = laws.named("sampler", options.sampler, options.classes)
     if options.temperature is not None:
         law["temperature"] = options.temperature
     return law
@@ -137,7 +137,10 @@ def schedule_of(options: argparse.Namespace) -> laws.Hyperschedule | None:
     """The hyperschedule that the command line names; None: that of training."""
     if not options.hyperschedule:
         return None
-    return laws.hyperschedule(options.hyperschedule, options.classes)
+    schedule: laws.Hyperschedule = laws.named(
+        "hyperschedule", options.hyperschedule, options.classes
+    )
+    return schedule
 
 
 def open_run(options: argparse.Namespace) -> Model:

@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 import warnings
-from typing import Any
 
 from ..serving.limits import Limits
 from .common import RUN, Help, add_device, add_import, add_verify, open_run
@@ -78,11 +77,11 @@ def main(arguments: list[str]) -> None:
     )
     warnings.simplefilter("ignore")  # of requests, whose callers would not see them
     app = create_app(service, options.api_key or os.environ.get(KEY) or None)
-    server: dict[str, Any] = {"host": options.host, "port": options.port}
     print(f"serving {name} at http://{options.host}:{options.port}", file=sys.stderr)
     uvicorn.run(
         app,
-        **server,
+        host=options.host,
+        port=options.port,
         log_level="warning",
         timeout_graceful_shutdown=int(limits.deadline) + 1,
         server_header=False,

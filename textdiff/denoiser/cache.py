@@ -151,8 +151,5 @@ def _run(
     """
     first, count = places[0], len(places)
     alike = len(set(stored)) == 1 and all(list(one) == list(range(len(one))) for one in kept)
-    return (
-        slice(first, first + count)
-        if alike and [*places] == [*range(first, first + count)]
-        else None
-    )
+    neighbours = list(places) == list(range(first, first + count))
+    return slice(first, first + count) if alike and neighbours else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from ..denoiser.prediction import require
 from ..hyperschedule import Hyperschedule
@@ -11,32 +12,23 @@ from ..samplers import Sampler
 from ..spec import descendants, names, parse
 from .trained import Trained
 
-
-def sampler(text: str, classes: Sequence[type] = ()) -> Sampler:
-    """The sampler that a text such as "ACS(rate=4)" names, one of textdiff's or of `classes`.
-
-    Raises:
-        ValueError: as `textdiff.spec.parse`.
-    """
-    return parse(text, Sampler, classes)
+BASES: dict[str, type] = {"sampler": Sampler, "hyperschedule": Hyperschedule}
+"""What is named -> the base of what has names."""
 
 
-def hyperschedule(text: str, classes: Sequence[type] = ()) -> Hyperschedule:
-    """The hyperschedule that a text such as "Flat(64)" names, likewise.
+def named(what: str, text: str, classes: Sequence[type] = ()) -> Any:
+    """The sampler or hyperschedule, as `what` says, that a text such as "ACS(rate=4)" or "Flat(64)"
+    names, one of textdiff's or of `classes`.
 
     Raises:
         ValueError: as `textdiff.spec.parse`.
     """
-    return parse(text, Hyperschedule, classes)
-
-
-READERS = {"sampler": sampler, "hyperschedule": hyperschedule}
-"""What is named -> how its text is read."""
+    return parse(text, BASES[what], classes)
 
 
 def known(what: str) -> list[str]:
-    """The names of all samplers ("sampler") or hyperschedules ("hyperschedule")."""
-    return names({"sampler": Sampler, "hyperschedule": Hyperschedule}[what])
+    """The names of all of them."""
+    return names(BASES[what])
 
 
 def samplers(model: Trained) -> dict[str, str]:

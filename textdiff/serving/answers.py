@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from ..model.streaming import Committed, Event, Finished
@@ -69,7 +70,7 @@ def logprobs(
         "tokens": tokens,
         "token_logprobs": [logprob for _, _, logprob in in_order],
         "top_logprobs": None,
-        "text_offset": [offset + sum(map(len, tokens[:n])) for n in range(len(tokens))],
+        "text_offset": list(accumulate(map(len, tokens), initial=offset))[:-1],
     }
 
 

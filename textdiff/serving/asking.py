@@ -9,13 +9,20 @@ from typing import Any
 import torch
 
 from ..generation.config import GenerationConfig
+from ..model import laws
 from ..model.model import Model
 from ..model.options import options_of
 from ..model.requests import MASK_TEXT, literal, requests
 from .errors import Refused
 from .fields import Completion
-from .limits import Limits, law
+from .limits import Limits
 from .worker import Ask
+
+AS_THEY_ARE = (
+    *("max_denoising_steps", "temperature", "top_p", "top_k", "min_p"),
+    "repetition_penalty",
+)
+"""Fields that are options of `generate`."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +94,11 @@ def asked(model: Model, limits: Limits, body: Completion, longest: int) -> Asked
 
 def _config(model: Model, limits: Limits, body: Completion, seed: int) -> GenerationConfig:
     """The options of a completion; what it leaves open is the model's own."""
-    options: dict[str, Any] = {**law(limits, body.sampler, body.hyperschedule)}
-    for name in ("max_denoising_steps", "temperature", "top_p", "top_k", "min_p"):
-        value = getattr(body, name)
-        if value is not None:
-            options[name] = value
+    stated = {name: limits.named(name, getattr(body, name)) for name in laws.BASES}
+    stated |= {name: getattr(body, name) for name in AS_THEY_ARE}
+    options = {name: value for name, value in stated.items() if value is not None}
     if body.temperature == 0:  # OpenAI's way to ask for the likeliest token
         options |= {"temperature": 1.0, "top_k": 1}
-    if body.repetition_penalty is not None:
-        options["repetition_penalty"] = body.repetition_penalty
     if body.max_tokens is not None and body.max_tokens > limits.length:
         most = f"this server takes {limits.length}"
         raise Refused(400, f"max_tokens: {body.max_tokens} tokens, {most}", "max_tokens")

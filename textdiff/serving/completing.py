@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 
 from ..generation.events import Provisional
 from ..model.streaming import Committed, Finished
-from .answers import DONE, Answer, Choice, Head, placed, sse
+from .answers import DONE, Answer, Choice, Head, sse
 from .asking import Asked, asked
 from .cache import key_of
 from .errors import Refused
@@ -154,8 +154,8 @@ class Completing:
                     kind = "committed" if isinstance(event, Committed) else "provisional"
                     yield sse({"index": number} | self._cells(event), kind)
                 drawn = None
-                if isinstance(event, Committed) and event.logprobs is not None:
-                    drawn = placed(event, self._text_of)
+                if isinstance(event, Committed) and choice.drawn is not None:
+                    drawn = choice.drawn[-len(event.ids) :]  # those that it has just taken
                 if new or choice.reason or drawn:
                     yield head.chunk(number, new, choice.reason, drawn)
             await self._keep(key, answer)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..generation.config import GenerationConfig
-from ..model.laws import READERS, known
+from ..model import laws
 from ..model.model import Model
 from .errors import Refused
 
@@ -42,17 +42,20 @@ class Limits:
             if value < least.get(name, 1):
                 raise ValueError(f"{name} must be >= {least.get(name, 1)}, got {value}")
 
-    def named(self, field: str, text: str) -> Any:
-        """The sampler or hyperschedule that the text of that field names, one of textdiff's own.
+    def named(self, field: str, text: str | None) -> Any:
+        """The sampler or hyperschedule that the text of that field names, one of textdiff's own;
+        None if it is left out.
 
         Raises:
             Refused: if there is none of that name, its arguments are wrong, or one is larger than
                 any call needs.
         """
+        if text is None:
+            return None
         try:
             tree = ast.parse(text.strip(), mode="eval")
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            those = ", ".join(known(field))
+            those = ", ".join(laws.known(field))
             raise Refused(400, f"{field}: cannot read {text!r}; one of: {those}", field) from None
         if _depth(tree.body) > DEPTH:
             raise Refused(400, f"{field}: more than {DEPTH} levels deep", field)
@@ -61,7 +64,7 @@ class Limits:
         if most > self.calls:
             raise Refused(400, f"{field}: {most:g} is more than the {self.calls} allowed", field)
         try:
-            return READERS[field](text)
+            return laws.named(field, text)
         except ValueError as error:
             raise Refused(400, f"{field}: {error}", field) from None
 
@@ -101,16 +104,6 @@ class Limits:
                 f"tokens, this server allows {self.calls}: take fewer levels",
                 "hyperschedule",
             )
-
-
-def law(limits: Limits, sampler: str | None, hyperschedule: str | None) -> dict[str, object]:
-    """The options of `generate` that two fields name."""
-    chosen: dict[str, object] = {}
-    if sampler is not None:
-        chosen["sampler"] = limits.named("sampler", sampler)
-    if hyperschedule is not None:
-        chosen["hyperschedule"] = limits.named("hyperschedule", hyperschedule)
-    return chosen
 
 
 def _depth(node: ast.AST) -> int:

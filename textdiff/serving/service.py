@@ -145,12 +145,10 @@ class Service:
         return await self._aside(lambda: self._echoes(body))
 
     def _echoes(self, body: Completion) -> dict[str, Any]:
-        named = None
-        if body.hyperschedule is not None:
-            named = self.limits.named("hyperschedule", body.hyperschedule)
+        named = self.limits.named("hyperschedule", body.hyperschedule)
         choices, tokens = [], 0
         for index, prompt in enumerate(body.prompts):
-            self._check(ScoreOf(model=body.model, completions=[prompt]), [prompt], index + 1)
+            self._check_size([prompt], len(body.prompts))
             ids = literal(self.model, prompt)
             said = None
             if body.logprobs is not None:
@@ -182,21 +180,26 @@ class Service:
         return {"object": "decision", "model": self.name, "best": decision.best} | asdict(decision)
 
     def _options(self, body: Scoring) -> dict[str, Any]:
-        named = None
-        if body.hyperschedule is not None:
-            named = self.limits.named("hyperschedule", body.hyperschedule)
-        order = None if body.order == "all" else body.order
         return {
-            "order": order,
-            "hyperschedule": named,
+            "order": None if body.order == "all" else body.order,
+            "hyperschedule": self.limits.named("hyperschedule", body.hyperschedule),
             "draws": body.draws,
             "seed": body.seed,
             "batch_size": self.limits.sequences,
         }
 
     def _check(self, body: Scoring, texts: list[str | list[int]], count: int) -> None:
-        """Refuse what is too long, too many or takes too many calls: `texts` stand in one sequence,
-        of which there are `count`.
+        """As `_check_size`, and refuse what takes too many calls."""
+        length = self._check_size(texts, count)
+        calls = body.draws * length if body.order == "all" else body.draws
+        if calls > self.limits.calls:
+            raise Refused(
+                400, f"draws: {calls} calls are more than the {self.limits.calls} allowed", "draws"
+            )
+
+    def _check_size(self, texts: list[str | list[int]], count: int) -> int:
+        """Refuse what is too long or too many: `texts` stand in one sequence, of which there are
+        `count`; its tokens.
         """
         limits, most = self.limits, self.limits.sequences + self.limits.queue
         if count > most:
@@ -208,11 +211,7 @@ class Service:
             raise Refused(
                 400, f"{length} tokens are more than the {limits.length} allowed: shorten the text"
             )
-        calls = body.draws * length if body.order == "all" else body.draws
-        if calls > limits.calls:
-            raise Refused(
-                400, f"draws: {calls} calls are more than the {limits.calls} allowed", "draws"
-            )
+        return length
 
     async def _once(
         self, body: Scoring, route: str, answer: Callable[[], dict[str, Any]]

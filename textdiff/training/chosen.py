@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from .configs import imported
 from .optimiser import Optimiser
 
 
@@ -38,7 +38,7 @@ class Chosen:
         if self.optimizer is None:
             optimizer: Optimizer = ours.adamw(module.named_parameters(), module.decayed)
         else:
-            made = _class(self.optimizer)
+            made = imported(self.optimizer["class_path"])
             rank_zero_warn(
                 f"{made.__name__} takes the place of AdamW: model.lr, model.betas and "
                 "model.weight_decay change nothing, set its own (--optimizer.lr ...)"
@@ -58,7 +58,7 @@ class Chosen:
 
 def _made(named: dict[str, Any], optimizer: Optimizer, steps: int) -> Any:
     """The schedule that is named."""
-    made = _class(named)
+    made = imported(named["class_path"])
     if issubclass(made, ReduceLROnPlateau):
         raise ValueError(
             "--lr_scheduler ReduceLROnPlateau waits for a number that a step does not have: take "
@@ -68,8 +68,3 @@ def _made(named: dict[str, Any], optimizer: Optimizer, steps: int) -> Any:
     if "steps" in inspect.signature(made).parameters and arguments.get("steps") is None:
         arguments["steps"] = steps
     return made(optimizer, **arguments)
-
-
-def _class(described: dict[str, Any]) -> Any:
-    module, _, name = described["class_path"].rpartition(".")
-    return getattr(import_module(module), name)

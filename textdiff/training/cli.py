@@ -9,7 +9,6 @@ import shutil
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -251,9 +250,7 @@ def _described(value: Any) -> Namespace:
 def _named(config: Namespace) -> list[type]:
     """The classes that a config names."""
     paths = [value for key, value in config.items() if key.endswith("class_path")]
-    return [
-        getattr(import_module(path.rpartition(".")[0]), path.rpartition(".")[2]) for path in paths
-    ]
+    return [configs.imported(path) for path in paths]
 
 
 def main(arguments: list[str], classes: Sequence[type] = ()) -> None:

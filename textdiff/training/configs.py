@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ..data import Corpus, TokenizerSpec
 from ..hyperschedule import Hyperschedule
@@ -129,9 +130,19 @@ def replaced(text: str, classes: Sequence[type] = ()) -> str:
     return DOTTED.sub(today, text)
 
 
-def _imports(path: str) -> bool:
+def imported(path: str) -> Any:
+    """The class at a class path.
+
+    Raises:
+        ImportError, AttributeError: if there is none.
+    """
     module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def _imports(path: str) -> bool:
     try:
-        return hasattr(import_module(module), name)
-    except ImportError:
+        imported(path)
+    except (ImportError, AttributeError):
         return False
+    return True

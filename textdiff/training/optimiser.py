@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from .schedules import cosine
+
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
@@ -59,10 +61,7 @@ class Optimiser:
         >>> [round(optimiser.share(step, steps=110), 3) for step in (0, 9, 60, 110)]
         [0.1, 1.0, 0.55, 0.1]
         """
-        if step < self.warmup:
-            return (step + 1) / self.warmup
-        progress = min((step - self.warmup) / (steps - self.warmup), 1.0)
-        return self.final_lr + (1 - self.final_lr) * 0.5 * (1 + math.cos(math.pi * progress))
+        return cosine(step, steps, self.warmup, self.final_lr)
 
     def adamw(
         self, parameters: Iterable[tuple[str, nn.Parameter]], decayed: Collection[str]

@@ -18,6 +18,14 @@ def _checked(warmup: int, steps: int, **shares: float) -> None:
             raise ValueError(f"{name} must be a share in [0, 1], got {share!r}")
 
 
+def cosine(step: int, steps: int, warmup: int, final: float) -> float:
+    """The share of the rate at a step of so many: up in a line, down half a cosine to `final`."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / (steps - warmup), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
 class Constant(LambdaLR):
     """A linear warm-up, then always the same.
 
@@ -48,13 +56,7 @@ class Cosine(LambdaLR):
         total = steps or warmup + 1
         _checked(warmup, total, final=final)
 
-        def share(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            progress = min((step - warmup) / (total - warmup), 1.0)
-            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
-
-        super().__init__(optimizer, share)
+        super().__init__(optimizer, lambda step: cosine(step, total, warmup, final))
 
 
 class WSD(LambdaLR):
