@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from transformers import (
@@ -24,6 +24,7 @@ from ..denoiser.prediction import Prediction
 from ..files import new_files, read_json, reason, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
+from ..network.base import DenoiserModel
 from ..objective import Measured
 from ..objective.batch import goes_on
 from ..process import Process
@@ -75,6 +76,7 @@ def _described(model: Model) -> dict[str, Any]:
         "prediction": str(model.prediction),
         "length": model.length,
         "documents": model.documents,
+        "bos_at_borders": model.bos_at_borders,
         "data": model.data,
     }
 
@@ -149,20 +151,37 @@ def _read_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def _packing(ours: dict[str, Any], schedule: Hyperschedule) -> tuple[str, dict[str, Any]]:
-    """How a model's documents were put into rows, and what else config.json says of its data.
+class _Rules(NamedTuple):
+    """How a model's documents were put into rows: `documents` and `bos_at_borders` of `Trained`,
+    and what else config.json says of its data.
+    """
+
+    documents: str
+    bos_at_borders: bool
+    data: dict[str, Any]
+
+
+def _rules(
+    ours: dict[str, Any], schedule: Hyperschedule, network: DenoiserModel, eos: int
+) -> _Rules:
+    """What a model's config.json says of its documents.
 
     Models that do not say `documents` beside their schedule were trained before calls were kept
-    from seeing where documents end: they are drawn as they were, and measured without that.
+    from seeing where documents end. Under quenched AR they saw no more than what had settled, so
+    nothing changes but that a BOS stood where a document began. All others are drawn as they were,
+    and measured without that sight.
     """
     data = ours.get("data", {})
     if "documents" in ours:
-        return ours["documents"], data
+        return _Rules(ours["documents"], ours.get("bos_at_borders", False), data)
     documents = data.get("documents", "joined")
+    plan = schedule.plan(ours["length"])
+    if documents == "separate" and plan.one_by_one:
+        return _Rules(documents, network.shifted and network.bos != eos, data)
     changed = {}
     if documents == "separate":
         documents = changed["documents"] = "joined"
-    if data.get("padding") == "ignored" and not goes_on(schedule.plan(ours["length"])):
+    if data.get("padding") == "ignored" and not goes_on(plan):
         changed["padding"] = "learnt"
     if changed:
         was = ", ".join(f"{name}: {data[name]}" for name in changed)
@@ -173,7 +192,7 @@ def _packing(ours: dict[str, Any], schedule: Hyperschedule) -> tuple[str, dict[s
             "for numbers that say what it can do",
             stacklevel=3,
         )
-    return documents, data | changed
+    return _Rules(documents, False, data | changed)
 
 
 def _read_generation_config(path: Path, classes: Sequence[type]) -> GenerationConfig:
@@ -214,16 +233,18 @@ def load(source: str | Path | Source, verify: bool = False, classes: Sequence[ty
         network = read(folder / WEIGHTS, config)
     else:
         network, process, schedule, prediction = checkpoint.parts(place.checkpoint, classes)
-    documents, data = _packing(ours, schedule)
+    tokenizer = _read_tokenizer(folder)
+    rules = _rules(ours, schedule, network, eos=tokenizer.eos_token_id)
     model = Model(
         network.eval(),
         process,
         schedule,
-        tokenizer=_read_tokenizer(folder),
+        tokenizer=tokenizer,
         length=ours["length"],
         prediction=prediction,
-        data=data,
-        documents=documents,
+        data=rules.data,
+        documents=rules.documents,
+        bos_at_borders=rules.bos_at_borders,
         generation_config=_read_generation_config(folder / GENERATION, classes),
     )
     if verify:

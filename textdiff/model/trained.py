@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from ..data.tokenizers import num_tokens_of
@@ -30,6 +30,18 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast, num_tokens: int) -> None
 
 
 @dataclass(frozen=True)
+class _Instead:
+    """A hook of an embedding that is shown `fed` for `held`."""
+
+    held: int
+    fed: int
+
+    def __call__(self, embedding: nn.Module, arguments: tuple[Tensor]) -> tuple[Tensor]:
+        (ids,) = arguments
+        return (torch.where(ids == self.held, self.fed, ids),)
+
+
+@dataclass(frozen=True)
 class Trained:
     """A network with the process, hyperschedule and tokenizer that it was trained with.
 
@@ -45,6 +57,8 @@ class Trained:
             every text that is drawn or scored.
         data: the corpus and packing it was trained on, as plain values.
         generation_config: the options of `generate` that this model is best drawn with.
+        bos_at_borders: whether the network is fed its BOS where a row holds EOS, as earlier
+            versions trained quenched AR of separate documents in the shifted layout.
     """
 
     network: DenoiserModel
@@ -56,9 +70,13 @@ class Trained:
     data: dict[str, Any] = field(default_factory=dict)
     generation_config: GenerationConfig = field(default_factory=GenerationConfig)
     documents: str = "joined"
+    bos_at_borders: bool = False
 
     def __post_init__(self) -> None:
         check_tokenizer(self.tokenizer, self.network.num_tokens)
+        if self.bos_at_borders:
+            feed = _Instead(self.tokenizer.eos_token_id, self.network.bos)
+            self.network.get_input_embeddings().register_forward_pre_hook(feed)
 
     @property
     def device(self) -> torch.device:
