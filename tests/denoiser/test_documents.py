@@ -6,6 +6,8 @@ texts, are at least its entropy (Gibbs).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from masked_bound import EOS, L, N, batch_of, exact, network, rows
@@ -173,3 +175,33 @@ def test_filler_that_is_learnt_belongs_to_the_sum_and_not_to_the_count():
     batch = batch_of(ids, counted=real)
     assert batch.scored.tolist() == real.sum(-1).tolist()
     assert batch.noised(Flat(2).plan(L)) is None
+
+
+@pytest.mark.parametrize(("layout", "schedule"), CASES, ids=str)
+@pytest.mark.parametrize("documents", ["joined", "separate"])
+def test_filler_of_calls_after_the_end_is_not_fed(layout, schedule, documents):
+    """A short row by itself costs the calls that it needs, and has the nats that it has beside a
+    long one."""
+    net = network(layout)
+    ids, valid = documents_of()
+    batch = batch_of(ids, valid=valid).apart(EOS if documents == "separate" else None)
+    assert batch.fed(schedule) == L
+    bound = a_bound(Absorbing(), schedule)
+    with torch.no_grad():
+        together = bound.nats(net, batch, Noise(0, batch.example)).values
+        for row in range(len(ids)):
+            alone = replace(
+                batch,
+                **{
+                    name: value[row : row + 1]
+                    for name, value in vars(batch).items()
+                    if isinstance(value, torch.Tensor)
+                },
+            )
+            plan = schedule.plan(L)
+            end = int(valid[row].sum()) - 1
+            needed = sum(s < plan.starts[end] + plan.T for s in plan.starts)
+            cut = not isinstance(schedule, StartSteps)  # whose steps are those of one length
+            assert alone.fed(schedule) == (needed if cut else L)
+            values = bound.nats(net, alone, Noise(0, alone.example)).values
+            torch.testing.assert_close(values[0], together[row], rtol=1e-9, atol=1e-12)

@@ -66,6 +66,7 @@ def training_call(
     *,
     tiling: Tiling,
     document: Tensor | None = None,
+    fed: int | None = None,
 ) -> Call:
     """The call that sees every window of a tiling at once.
 
@@ -78,17 +79,23 @@ def training_call(
         tiling: windows of `schedule`, [B or 1, L].
         document: [B, L] how many documents have ended before each token, to show a call of its
             settled context only the last one (`maths.md` 10.2); None: all.
+        fed: how many positions are fed, from the left, if nothing is asked of those behind and
+            none of these sees them; None: L.
 
     Raises:
         ValueError: if the network's layout cannot follow the schedule, or `document` is there and
             what has settled is no growing prefix.
     """
+    check_layout(network, schedule, x.shape[-1])
+    if document is not None:
+        check_documents(schedule.plan(x.shape[-1], x.device), schedule)
+    if fed is not None and fed < x.shape[-1]:
+        x, z, t = x[:, :fed], z[:, :fed], t[:, :fed]
+        tiling = Tiling(*(each[:, :fed] for each in tiling))
+        document = None if document is None else document[:, :fed]
     L = x.shape[-1]
-    check_layout(network, schedule, L)
     plan = schedule.plan(L, x.device)
     positions = torch.arange(L, device=x.device)
-    if document is not None:
-        check_documents(plan, schedule)
     clean = _Tokens(x, torch.zeros_like(t))
     noisy = _Tokens(z, t)
     if network.shifted and plan.one_by_one:

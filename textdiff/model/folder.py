@@ -24,7 +24,6 @@ from ..denoiser.prediction import Prediction
 from ..files import new_files, read_json, reason, sha256, write_json
 from ..generation.config import GenerationConfig
 from ..hyperschedule import Hyperschedule
-from ..network.base import DenoiserModel
 from ..objective import Measured
 from ..objective.batch import goes_on
 from ..process import Process
@@ -161,9 +160,7 @@ class _Rules(NamedTuple):
     data: dict[str, Any]
 
 
-def _rules(
-    ours: dict[str, Any], schedule: Hyperschedule, network: DenoiserModel, eos: int
-) -> _Rules:
+def _rules(ours: dict[str, Any], schedule: Hyperschedule, network: Any, eos: int) -> _Rules:
     """What a model's config.json says of its documents.
 
     Models that do not say `documents` beside their schedule were trained before calls were kept

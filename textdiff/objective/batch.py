@@ -115,6 +115,19 @@ class Batch:
         alive = start < last_call(plan, self.valid)[:, None]
         return alive if self.known is None else alive & ~self.known
 
+    def fed(self, schedule: Hyperschedule) -> int:
+        """How many positions from the left a call needs: those behind are filler of calls that come
+        after every row has stopped. All, under a schedule whose shorter rows begin otherwise.
+        """
+        L = self.ids.shape[-1]
+        if self.valid is None:
+            return L
+        plan = schedule.plan(L, self.ids.device)
+        n = int((plan.start < last_call(plan, self.valid).max()).sum())
+        if n < L and (not schedule.fits(n) or schedule.plan(n).starts != plan.starts[:n]):
+            return L
+        return n
+
     @property
     def scored(self) -> Tensor:
         """[B] number of tokens that count."""

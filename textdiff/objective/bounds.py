@@ -113,6 +113,7 @@ class Bound:
             t=draw.t,
             tiling=draw.tiling,
             document=batch.document,
+            fed=batch.fed(self.hyperschedule),
         )
         rows = Rows(batch.ids, draw.z, draw.t, draw.s)
         has_value = self.objective.has_value(rows, network.num_tokens, self.process) & (draw.t > 0)

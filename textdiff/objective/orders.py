@@ -161,9 +161,11 @@ class Orders:
             t=t,
             tiling=self.plan.tiling_at_zero,
             document=self.batch.document,
+            fed=self.batch.fed(self.schedule),
         )
-        rows = Rows(ids, z, torch.ones_like(t))[wanted]
-        return _cross_entropy(network, call.hidden(network)[wanted], rows)
+        places = wanted.nonzero(as_tuple=True)
+        rows = Rows(ids, z, torch.ones_like(t))[places]
+        return _cross_entropy(network, call.hidden(network)[places], rows)
 
 
 def _cross_entropy(network: Denoiser, hidden: Tensor, rows: Rows) -> Tensor:
