@@ -15,9 +15,10 @@ import textdiff
 from textdiff.commands.cli import main
 from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.head import logits_of
+from textdiff.denoiser.prediction import Prediction
 from textdiff.evaluation import harness
 from textdiff.evaluation.harness import Question
-from textdiff.hyperschedule import Block
+from textdiff.hyperschedule import Block, Flat, Slide
 
 CONTEXT, CONTINUATION = "the quick br", "own"
 
@@ -108,9 +109,7 @@ def test_two_masked_tokens_are_the_mean_over_orders():
         [answer(of, question, draws=8, seed=seed).nats for seed in range(60)]
     ).double()
     assert abs(found.mean().item() - sum(orders) / 2) < 4 * found.std().item() / 60**0.5 + 1e-5
-    assert "limit of many steps with clamped context: -NELBO, mean of 8 draws" in harness.described(
-        of, 8
-    )
+    assert "of many steps with clamped context: -NELBO, mean of 8 draws" in harness.described(of, 8)
 
 
 @pytest.mark.parametrize("name", ["mdlm", "epsilon"])
@@ -272,3 +271,21 @@ def test_tasks_from_local_files(tmp_path, capsys, name):
     assert "the harness has no task nope" in tiny.refused(
         capsys, ["evaluate", "harness", str(tiny.run(name)), "--tasks", "nope"]
     )
+
+
+@pytest.mark.parametrize("schedule", [Flat(8), Block(4, 4), Slide(8, 2)], ids=str)
+def test_log_scores_have_the_bound_of_many_steps_under_every_schedule(schedule):
+    """Their steps of finite length have none: harness and `score` say so, and agree."""
+    of = model("gamma_score", hyperschedule=schedule)
+    assert of.prediction == Prediction.LOG_SCORE
+    question = harness.encode(of, CONTEXT, CONTINUATION)
+    assert "of the chain of many steps" in harness.described(of, 16)
+    found = [answer(of, question, draws=16, seed=seed).nats for seed in range(24)]
+    scores = [
+        of.score([list(question.context)], [list(question.continuation)], draws=16, seed=seed)[0]
+        for seed in range(24)
+    ]
+    assert all("a bound of the chain of many steps" in score.law for score in scores)
+    one, other = torch.tensor(found), torch.tensor([score.nats for score in scores])
+    error = ((one.var() + other.var()) / 24).sqrt()
+    assert error.isfinite() and abs(one.mean() + other.mean()) < 4 * error

@@ -9,9 +9,10 @@ of
 
 where p is the law of the chain whose context is clamped, the one that `generate` draws from with a
 prompt: that of the T-step chain for block and slide schedules, its limit of many steps for flat
-ones. It is no bound on the conditional of the model of whole texts, which differs where the context
-would settle together with the continuation. Of two continuations the one with the higher bound need
-not be the likelier. The estimate is a mean over draws of the noise, with its standard error.
+ones and for log-scores. It is no bound on the conditional of the model of whole texts, which
+differs where the context would settle together with the continuation. Of two continuations the one
+with the higher bound need not be the likelier. The estimate is a mean over draws of the noise, with
+its standard error.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ import torch
 from ..denoiser.prediction import require
 from ..generation.config import GenerationConfig
 from ..generation.engine import denoise
+from ..model.chain import chain_bound
 from ..model.model import Model
 from ..model.text import added
 from ..noise import Noise
 from ..objective import Batch, chain_rule
-from ..objective.bounds import Bound, bounds
-from ..objective.estimators import continuous
+from ..objective.bounds import Bound
 from ..objective.halves import check_draws, halves
 from ..samplers import Ancestral, filters
 
@@ -113,13 +114,9 @@ def described(model: Model, draws: int) -> str:
     """What the log-likelihoods are."""
     if is_exact(model):
         return "exact log p (chain rule)"
-    chain = (
-        "in the limit of many steps"
-        if continuous(model.hyperschedule, model.length)
-        else f"of {model.hyperschedule.T} steps"
-    )
+    steps = chain_bound(model, model.hyperschedule, model.length)[1]
     return (
-        f"lower bound on log p of the chain {chain} with clamped context: "
+        f"lower bound on log p of the chain of {steps} steps with clamped context: "
         f"-NELBO, mean of {draws} draws of the noise"
     )
 
@@ -160,17 +157,8 @@ def log_likelihoods(
 
 
 def _bound(model: Model, L: int) -> Bound:
-    """The NELBO for questions of L tokens: however short they are, that of the schedule at the
-    model's own length.
-    """
-    nelbo = bounds(
-        model.process,
-        model.hyperschedule,
-        L,
-        prediction=model.prediction,
-        sees_time=model.network.sees_time,
-        discrete=not continuous(model.hyperschedule, model.length),
-    )["nelbo"]
+    """What is estimated for questions of L tokens."""
+    nelbo = chain_bound(model, model.hyperschedule, L)[0]
     return chain_rule.ChainRule.of(nelbo) if is_exact(model) else nelbo
 
 

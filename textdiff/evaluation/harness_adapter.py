@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..model.folder import load
 from ..model.model import Model
+from ..samplers import Ancestral
 from . import harness
 from .harness import Answer
 
@@ -66,6 +67,13 @@ class TextdiffLM(LM):
             self.model, questions, self.draws, self.seed, self.batch_size
         )
         self.answers += answers
+        if self.model.prediction != Ancestral.prediction:
+            warnings.warn(
+                f"greedy decoding is not defined for {self.model.prediction} networks: no "
+                "continuation counts as the greedy one",
+                stacklevel=2,
+            )
+            return [(answer.nats, False) for answer in answers]
         greedy = [
             harness.greedy(self.model, question, self.seed)
             for question in tqdm(questions, desc="greedy", disable=None)

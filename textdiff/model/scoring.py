@@ -11,10 +11,10 @@ import torch
 
 from ..hyperschedule import Hyperschedule
 from ..objective import Batch, chain_rule
-from ..objective.bounds import Bound, bounds
-from ..objective.estimators import continuous
+from ..objective.bounds import Bound
 from ..objective.halves import check_draws, halves
 from ..objective.orders import MOST, Orders
+from .chain import chain_bound
 from .requests import Prompt, literal
 from .trained import Trained
 
@@ -262,18 +262,10 @@ class Law:
 
 def bound_of(model: Trained, law: Law, L: int) -> tuple[Bound, str]:
     """The bound whose p is the law of `generate`, and what is said of it."""
-    is_flat = continuous(law.schedule, model.length)
-    nelbo = bounds(
-        model.process,
-        law.schedule,
-        L,
-        prediction=model.prediction,
-        sees_time=model.network.sees_time,
-        discrete=not is_flat,
-    )["nelbo"]
+    nelbo, steps = chain_bound(model, law.schedule, L)
     if law.sequential:
         return chain_rule.ChainRule.of(nelbo), "by the chain rule"
     if law.orders:
         many = chain_rule.RandomOrders.of(nelbo, nelbo.name)
         return many, "one token a call, a bound as the mean over orders"
-    return nelbo, f"a bound of the chain of {'many' if is_flat else law.schedule.T} steps"
+    return nelbo, f"a bound of the chain of {steps} steps"
