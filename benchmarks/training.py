@@ -149,8 +149,7 @@ class Ours(Runner):
         body = self.model.body
         self.model.body = lambda *call: self.timed("body", lambda: body(*call))
         if options.compile:
-            for block in self.model.blocks:
-                block.compile()
+            self.model.compile()
 
     def build(self) -> nn.Module:
         o = self.options

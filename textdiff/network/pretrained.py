@@ -208,6 +208,12 @@ class PretrainedDenoiser(DenoiserModel):
         """The base's embedding, for transformers' tools."""
         return self.base.get_input_embeddings()
 
+    def compile(self) -> None:
+        """As for every network; of the base's layers it is the MLPs."""
+        layers: Any = self.blocks
+        for layer in layers:
+            layer.mlp.compile(dynamic=True)
+
     def body(
         self,
         ids: Tensor,

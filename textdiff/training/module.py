@@ -211,8 +211,7 @@ class TextDiffusion(LightningModule):
     def on_fit_start(self) -> None:
         """Compile, if asked to; in place, so that names in checkpoints stay the same."""
         if self.compiled:
-            for block in self.denoiser.blocks:
-                block.compile()
+            self.denoiser.compile()
 
     def training_step(self, batch: dict[str, Tensor], _: int) -> Tensor:
         """The objective, nats per position; rows are named by their place in the run, so
