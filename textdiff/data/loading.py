@@ -70,10 +70,12 @@ class TrainBatches(Dataset[Rows]):
 
 
 class EvalBatches(Dataset[Rows]):
-    """Every row once over all ranks, in order; the last batch is short.
+    """Every row once over all ranks, in order.
 
-    Every rank has the same number of batches, none empty: fewer rows than ranks at the end join the
-    batch before. Raises ValueError if there are fewer rows than ranks.
+    What is left at the end is a short batch, or joins the one before if it is less than half of
+    one: so every rank has the same number of batches, none empty, and a limit on their number means
+    the same rows on any number of ranks up to half a batch. Raises ValueError if there are fewer
+    rows than ranks.
     """
 
     def __init__(self, packed: Packed, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
@@ -86,7 +88,7 @@ class EvalBatches(Dataset[Rows]):
         self.rank = rank
         self.world_size = world_size
         self.ends = [*range(batch_size, n, batch_size), n]
-        if len(self.ends) > 1 and n - self.ends[-2] < world_size:
+        if len(self.ends) > 1 and n - self.ends[-2] < max(world_size, batch_size // 2):
             del self.ends[-2]
 
     def __len__(self) -> int:

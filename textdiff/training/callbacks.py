@@ -15,6 +15,7 @@ from ..model.folder import save
 from ..viewer import schedules as pictures
 from .curves import curves
 from .module import TextDiffusion
+from .sharding import whole
 
 DRAWN = 256  # tokens of the hyperschedule picture at most
 SHARES = 10  # lines of progress in a training,
@@ -32,8 +33,11 @@ class ModelFolder(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Write the folder from the weights that the checkpoint holds."""
-        if trainer.is_global_zero and trainer.state.fn == "fit":
-            weights = network_state(checkpoint["state_dict"])
+        if trainer.state.fn != "fit":
+            return
+        # All ranks take part where weights are sharded.
+        weights = network_state(whole(checkpoint["state_dict"]))
+        if trainer.is_global_zero:
             module = cast(TextDiffusion, pl_module)
             save(module.model(), trainer.default_root_dir, weights)
 
@@ -41,13 +45,12 @@ class ModelFolder(Callback):
         """Write the folder from the final weights (the EMA callback has put its own in place) and
         draw the pictures.
         """
-        # All ranks take part where weights are sharded.
-        whole = trainer.strategy.lightning_module_state_dict()
+        state = trainer.strategy.lightning_module_state_dict()  # likewise
         if not trainer.is_global_zero:
             return
         run = Path(trainer.default_root_dir)
         model = cast(TextDiffusion, pl_module).model()
-        save(model, run, network_state(whole))
+        save(model, run, network_state(state))
         L = model.hyperschedule.shortened(model.length, DRAWN)
         write_picture(run / "hyperschedule.png", pictures.matrix(model.hyperschedule, L))
         write_picture(run / "loss.png", curves(run))

@@ -99,7 +99,6 @@ class TextDiffusion(LightningModule):
 
     def _build_network(self, num_tokens: int) -> None:
         self.network = self.architecture.build(num_tokens, self.process.needs_time, self.bos or 0)
-        # Now: FSDP flattens them later.
         self.decayed = {name for name, p in self.named_parameters() if p.ndim >= 2}
 
     @property

@@ -67,7 +67,7 @@ class Optimiser:
         self, parameters: Iterable[tuple[str, nn.Parameter]], decayed: Collection[str]
     ) -> torch.optim.AdamW:
         """AdamW over named parameters, of which those called `decayed` are decayed."""
-        named = [(name.replace("_fsdp_wrapped_module.", ""), p) for name, p in parameters]
+        named = list(parameters)
         matrices = [p for name, p in named if name in decayed]
         others = [p for name, p in named if name not in decayed]
         decay, none = self._decays
