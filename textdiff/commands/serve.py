@@ -6,7 +6,11 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
+from ..model.source import find
 from ..serving.limits import Limits
 from .common import RUN, Help, add_device, add_import, add_verify, open_run
 
@@ -32,6 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--api-key", help=f"what clients must send as a bearer token; better in {KEY}"
     )
+    parser.add_argument(
+        "--ray",
+        nargs="?",
+        const="1",
+        type=_replicas,
+        metavar="MIN:MAX",
+        help="on a Ray cluster, or one that is started here, so many replicas, by load",
+    )
     limits = parser.add_argument_group("limits of a request")
     default = Limits()
     for name, kind, text in (
@@ -52,37 +64,101 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str]) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    options = _parser().parse_args(arguments)
-    try:
-        import uvicorn
+def _replicas(text: str) -> tuple[int, int]:
+    """MIN:MAX, or one number for both.
 
-        from ..serving.app import create_app
-    except ImportError as error:
-        raise ValueError(f"{error}: pip install 'textdiff[serve]'") from None
+    >>> _replicas("1:4"), _replicas("2")
+    ((1, 4), (2, 2))
+    """
+    least, _, most = text.partition(":")
+    try:
+        number = int(least), int(most or least)
+    except ValueError:
+        number = 0, 0
+    if not 1 <= number[0] <= number[1]:
+        raise argparse.ArgumentTypeError(f"{text!r} is not MIN:MAX with 1 <= MIN <= MAX")
+    return number
+
+
+def _opened(options: argparse.Namespace) -> tuple[Any, Any]:
+    """The application and its service."""
     from ..model.identity import identity_of
+    from ..serving.app import create_app
     from ..serving.cache import opened
     from ..serving.service import Service
 
-    limits = Limits(**{name: getattr(options, name) for name in vars(Limits())})
     model = open_run(options)
-    name = options.name or str(options.run)
     service = Service(
         model,
-        limits,
-        name=name,
+        _limits(options),
+        name=options.name or str(options.run),
         identity=identity_of(model, options.run),
         cache=opened(options.cache, options.cache_ttl),
     )
     warnings.simplefilter("ignore")  # of requests, whose callers would not see them
-    app = create_app(service, options.api_key or os.environ.get(KEY) or None)
-    print(f"serving {name} at http://{options.host}:{options.port}", file=sys.stderr)
+    return create_app(service, options.api_key or os.environ.get(KEY) or None), service
+
+
+def _limits(options: argparse.Namespace) -> Limits:
+    return Limits(**{name: getattr(options, name) for name in vars(Limits())})
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    options = _parser().parse_args(arguments)
+    where = f"serving {options.name or options.run} at http://{options.host}:{options.port}"
+    if options.ray is not None:
+        built = _built(options)
+        from ..serving import cluster
+
+        cluster.run(built, options.host, options.port, said=where)
+        return
+    try:
+        import uvicorn
+
+        from ..serving import app as _needed  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install 'textdiff[serve]'") from None
+    app, service = _opened(options)
+    print(where, file=sys.stderr)
     uvicorn.run(
         app,
         host=options.host,
         port=options.port,
         log_level="warning",
-        timeout_graceful_shutdown=int(limits.deadline) + 1,
+        timeout_graceful_shutdown=int(service.limits.deadline) + 1,
         server_header=False,
+    )
+
+
+def application(arguments: Mapping[str, Any]) -> Any:
+    """The application that `serve run` of Ray builds, from the options of `textdiff serve` by their
+    names (`configs/serve/ray.yaml`).
+
+    Raises:
+        ValueError: if RUN is missing, or an option does not exist.
+    """
+    named = {name.replace("_", "-"): value for name, value in arguments.items()}
+    if "run" not in named:
+        raise ValueError("args: say run: the model folder, .ckpt or Hub id")
+    words = [str(named.pop("run")), *[f"--{name}={value}" for name, value in named.items()]]
+    parser = _parser()
+    parser.exit_on_error = False
+    options, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise ValueError(f"args: there is no option {unknown[0]}")
+    return _built(options)
+
+
+def _built(options: argparse.Namespace) -> Any:
+    try:
+        from ..serving import cluster
+    except ImportError as error:
+        raise ValueError(f"{error}: pip install 'textdiff[serve,ray]'") from None
+    options.run = find(options.run)
+    options.name = options.name or str(options.run)
+    least, most = options.ray or (1, 1)
+    gpus = 1.0 if str(options.device).startswith("cuda") else 0.0
+    return cluster.application(
+        partial(_opened, options), _limits(options), least=least, most=most, gpus=gpus
     )
