@@ -14,6 +14,7 @@ from textdiff.hyperschedule import (
     Block,
     Flat,
     Hyperschedule,
+    OverlapBlock,
     QuenchedAR,
     Slide,
     StartSteps,
@@ -154,6 +155,7 @@ SCHEDULES = [
     Block(2, 2),
     Slide(2, 1),
     TightBlock(2, 2),
+    OverlapBlock(1, 1, levels=3),
     StartSteps(3, (2, 0, 3)),
 ]
 """One of every kind for three tokens, where the chain is enumerated."""
@@ -167,6 +169,8 @@ LEFT_TO_RIGHT = [
     Block(4, 1),
     Block(3, 4, block_causal=True),
     TightBlock(3, 3),
+    OverlapBlock(3, 2, levels=4),
+    OverlapBlock(2, 1, levels=4, block_causal=True),
     Slide(4, 1),
     Slide(5, 2),
     Slide(4, "4/3"),

@@ -16,7 +16,15 @@ from textdiff.denoiser.call import check_layout
 from textdiff.denoiser.visibility import ended_before
 from textdiff.generation import Engine, Finished, Request
 from textdiff.generation.engine import check_sampler, denoise
-from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
+from textdiff.hyperschedule import (
+    Block,
+    Flat,
+    OverlapBlock,
+    QuenchedAR,
+    Slide,
+    StartSteps,
+    TightBlock,
+)
 from textdiff.noise import Noise
 from textdiff.objective import Batch, Stratified
 from textdiff.objective.batch import check_packing
@@ -86,6 +94,7 @@ def some_schedule(drawn: random.Random, d: int, is_flat: bool = True):
         Block(width, T, block_causal=drawn.random() < 0.3),
         Slide(width, drawn.choice([1, 2, "1/2", "3/2"])),
         TightBlock(width, T + 1),
+        OverlapBlock(width, drawn.randint(1, T), T, block_causal=drawn.random() < 0.3),
     ]
     if is_flat:
         steps = tuple(drawn.randint(0, 3) for _ in range(d))

@@ -21,6 +21,7 @@ from textdiff.hyperschedule import (
     Block,
     Flat,
     Hyperschedule,
+    OverlapBlock,
     QuenchedAR,
     Slide,
     StartSteps,
@@ -71,6 +72,7 @@ from textdiff.samplers import (
     Sampler,
     Score,
     Selection,
+    SelfSpeculative,
     Threshold,
 )
 
@@ -90,6 +92,7 @@ OBJECTS = {
         Flat(3),
         Block(2, 5),
         TightBlock(2, 3),
+        OverlapBlock(2, 1, levels=3),
         Slide(5, "3/2"),
         StartSteps(2, (0, 3, 1)),
     ],
@@ -101,6 +104,7 @@ OBJECTS = {
         InformedACS(rate=2.0),
         PublishedACS(0.1),
         FirstHitting(),
+        SelfSpeculative(FirstHitting(), width=4),
         ReMDM(Capped(0.2)),
         Confidence(score=Margin(), select=Threshold(0.9)),
         GibbsCorrector(),

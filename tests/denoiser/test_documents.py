@@ -17,7 +17,15 @@ from textdiff.denoiser.generation_rows import generation_call
 from textdiff.denoiser.training_rows import training_call
 from textdiff.denoiser.visibility import ended_before
 from textdiff.generation.engine import denoise
-from textdiff.hyperschedule import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
+from textdiff.hyperschedule import (
+    Block,
+    Flat,
+    OverlapBlock,
+    QuenchedAR,
+    Slide,
+    StartSteps,
+    TightBlock,
+)
 from textdiff.noise import Noise
 from textdiff.objective import MaskCount
 from textdiff.objective.batch import check_packing
@@ -25,7 +33,15 @@ from textdiff.process import Absorbing, EpsilonHybrid, GammaHybrid
 from textdiff.samplers import Ancestral
 
 ONE_STEP = [QuenchedAR(), Block(2, 1), Block(3, 1), StartSteps(1, (0, 0, 1, 2))]
-SCHEDULES = [*ONE_STEP, Block(2, 2), Slide(2, 1), Slide(3, 2), TightBlock(2, 2), Block(2, 3)]
+SCHEDULES = [
+    *ONE_STEP,
+    Block(2, 2),
+    Slide(2, 1),
+    Slide(3, 2),
+    TightBlock(2, 2),
+    Block(2, 3),
+    OverlapBlock(2, 1, levels=2),
+]
 BLOCK_CAUSAL = [Block(2, 2, block_causal=True)]
 CASES = [(layout, s) for layout in ("aligned", "shifted") for s in SCHEDULES]
 CASES += [("aligned", s) for s in BLOCK_CAUSAL]

@@ -13,6 +13,7 @@ from textdiff.hyperschedule import (
     Block,
     Flat,
     Hyperschedule,
+    OverlapBlock,
     QuenchedAR,
     Slide,
     StartSteps,
@@ -31,6 +32,8 @@ SCHEDULES = [
     Block(4, 3, block_causal=True),
     TightBlock(4, 4),
     TightBlock(5, 2),
+    OverlapBlock(3, 2, levels=5),
+    OverlapBlock(2, 1, levels=3, block_causal=True),
     Slide(4, 4),
     Slide(4, 1),
     Slide(3, "1/2"),
@@ -206,8 +209,10 @@ def test_19_closed_forms_of_flat_block_and_tight(width, T):
     for k in range(blocks * T + 1):
         truth = [min(max(T - (k - (i // width) * T), 0), T) for i in range(L)]
         assert Block(width, T).level(k, L).tolist() == truth
+    assert OverlapBlock(width, T, levels=T).start(L).equal(Block(width, T).start(L))
     if T >= 2:
         tight = TightBlock(width, T)
+        assert OverlapBlock(width, T - 1, levels=T).start(L).equal(tight.start(L))
         assert tight.calls(L) == T + (blocks - 1) * (T - 1)
         for k in range(tight.calls(L) + 1):
             assert tight.level(k, L).tolist() == [
@@ -275,6 +280,11 @@ def test_19_floors_of_rates_are_exact():
         lambda: Block(0, 4),
         lambda: Block(4, 0),
         lambda: TightBlock(4, 1),
+        lambda: OverlapBlock(4, 5, levels=4),
+        lambda: OverlapBlock(4, 0, levels=4),
+        lambda: StartSteps.in_order((0, 2)),
+        lambda: StartSteps.in_order((0, 0, 1)),
+        lambda: StartSteps.in_order((1, 0), group=0),
         lambda: Slide(0, 1),
         lambda: Slide(4, 0),
         lambda: Slide(4, "-1/2"),

@@ -46,7 +46,7 @@ def completions(n: int) -> list[list[int]]:
 @each("schedule", [QuenchedAR(), Flat(4), Block(2, 3), Block(3, 2)])
 @pytest.mark.parametrize("order", ["left to right", None])
 @pytest.mark.parametrize("layout", ["aligned", "shifted"])
-def test_all_completions_add_up_to_one(schedule, order, layout):
+def test_50_all_completions_add_up_to_one(schedule, order, layout):
     scores = model(schedule=schedule, layout=layout).score("ab", completions(3), order=order)
     assert all(one.exact and one.standard_error is None for one in scores)
     assert total(scores) == pytest.approx(1, abs=1e-9)

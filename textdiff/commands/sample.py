@@ -250,6 +250,7 @@ def main(arguments: list[str]) -> None:
         "sampler": str(config.sampler),
         "temperature": config.temperature,
         "nfe": sum(samples.nfe) / len(samples.nfe),
+        "tokens_per_forward": samples.tokens_per_forward,
         "seconds": samples.seconds,
         "tokens_per_second": samples.tokens_per_second,
     }
@@ -268,7 +269,7 @@ def _summary(samples: Samples, schedule: Hyperschedule, sampler: Sampler) -> str
     if min(samples.nfe) < max(samples.nfe):
         nfe = f"{min(samples.nfe)} to {max(samples.nfe)}"
     return (
-        f"{len(samples.texts)} samples, {sampler}, {schedule}: {nfe} network calls each, "
-        f"{samples.tokens} tokens in {samples.seconds:.2f} s ({samples.tokens_per_second:.0f} "
-        "tokens/s)"
+        f"{len(samples.texts)} samples, {sampler}, {schedule}: {nfe} network calls each "
+        f"({samples.tokens_per_forward:.2f} tokens a call), {samples.tokens} tokens in "
+        f"{samples.seconds:.2f} s ({samples.tokens_per_second:.0f} tokens/s)"
     )

@@ -210,12 +210,15 @@ def row(result: dict[str, Any]) -> dict[str, Any]:
     point = result["point"]
     drawn = result["settings"]
     mauve = result["mauve"]
+    calls = drawn["nfe"] * drawn["num_samples"]
+    tokens = drawn.get("tokens", drawn["length"] * drawn["num_samples"])
     return {
         "run": Point(point["run"], "", "").model,
         "sampler": point["sampler"],
         "hyperschedule": point["hyperschedule"],
         "rho": result["rho"],
         "nfe": drawn["nfe"],
+        "tokens_per_forward": tokens / calls if calls else None,
         "seconds": drawn["seconds"],
         "seconds_per_sample": drawn["seconds"] / drawn["num_samples"],
         **numbers(result["quality"], mauve),
@@ -236,6 +239,12 @@ def numbers(quality: dict[str, Any], mauve: dict[str, Any]) -> dict[str, list[fl
     }
 
 
+def per_call(row: dict[str, Any]) -> str:
+    """Drawn tokens for each call of a row; a study that was measured before lacks them."""
+    share = row.get("tokens_per_forward")
+    return "-" if share is None else f"{share:.2f}"
+
+
 SHOWN = (
     "gen-PPL (per sequence)",
     "gen-PPL (corpus)",
@@ -249,11 +258,11 @@ SHOWN = (
 
 def table(rows: Sequence[dict[str, Any]], human: dict[str, Any]) -> Table:
     """All points, and the human texts; errors as `Measure.error` says, for MAUVE the k-means sd."""
-    header = ["run", "sampler", "hyperschedule", "rho", "NFE", "s/sample", *SHOWN]
+    header = ["run", "sampler", "hyperschedule", "rho", "NFE", "tokens/call", "s/sample", *SHOWN]
     lines = []
     for one in rows:
         law = [one["run"], one["sampler"], one["hyperschedule"], f"{one['rho']:.3g}"]
-        cost = [f"{one['nfe']:.0f}", f"{one['seconds_per_sample']:.3f}"]
+        cost = [f"{one['nfe']:.0f}", per_call(one), f"{one['seconds_per_sample']:.3f}"]
         lines.append([*law, *cost, *(plus_minus(*one[name]) for name in SHOWN)])
     empty = [""] * (len(header) - 1 - len(SHOWN))
     lines.append(["human", *empty, *(plus_minus(*human[name]) for name in SHOWN)])

@@ -137,8 +137,10 @@ def drawn_texts(results: Results) -> Section:
         seconds = f"{settings['seconds']:.2f}" if "seconds" in settings else "-"
         law = [settings.get("sampler", "-"), settings.get("hyperschedule", "-")]
         begin = texts[0][:120] if texts else ""
-        rows.append([name, str(len(texts)), *law, nfe, seconds, begin])
-    header = ["file", "texts", "sampler", "hyperschedule", "NFE", "seconds"]
+        share = settings.get("tokens_per_forward")
+        per_call = "-" if share is None else f"{share:.2f}"
+        rows.append([name, str(len(texts)), *law, nfe, per_call, seconds, begin])
+    header = ["file", "texts", "sampler", "hyperschedule", "NFE", "tokens/call", "seconds"]
     return Section("Drawn texts", "", [Table([*header, "the first one begins"], rows)])
 
 

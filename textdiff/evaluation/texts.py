@@ -85,6 +85,7 @@ def draw(
         "temperature": temperature,
         "batch_size": batch_size,
         "nfe": sum(samples.nfe) / len(samples.nfe),
+        "tokens_per_forward": samples.tokens_per_forward,
         "seconds": samples.seconds,
         "tokens": samples.tokens,
     }

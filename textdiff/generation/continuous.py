@@ -18,9 +18,10 @@ from ..noise import Noise
 from ..process import Process
 from .calls import Calls
 from .cohort import Cohort, cohorts
-from .engine import check_sampler, confidence_of
+from .engine import check_sampler
 from .events import Committed, Event, Finished, Provisional
 from .sequence import Request, Sequence
+from .state import confidence_of
 
 AHEAD = 64  # stages without a network call that a sequence takes in one step of the engine
 
@@ -135,6 +136,10 @@ class Engine:
         if bool(((request.ids < 0) | (request.ids > N)).any()):
             raise ValueError(f"ids must lie in 0..{N} (MASK)")
         check_sampler(request.sampler, self.process, request.schedule, L)
+        if request.sampler.alone:
+            raise ValueError(
+                f"{request.sampler} draws one sequence at a time, in `generate`: here use Ancestral"
+            )
         check_layout(self.network, request.schedule, L)
         plan = request.schedule.plan(L, self.device)
         cached = self.use_cache and not plan.flat  # a flat window has no context

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,16 +19,14 @@ from ..denoiser.generation_rows import check_cache, generation_call
 from ..denoiser.head import logits_of, to_cavity
 from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
-from ..hyperschedule import Hyperschedule
+from ..hyperschedule import Flat, Hyperschedule
 from ..hyperschedule.plan import Plan
 from ..noise import Noise
 from ..process import Process
-from ..samplers import Filter, Sampler, Step
-from ..samplers.draws import probability
+from ..samplers import Filter, Sampler, SelfSpeculative, Step
 from ..samplers.filters import identity
-from .state import Denoised, Frame, Sequences
-
-REPEATS = 1 << 20  # names a step's draws: more calls of one kind than any window takes
+from .speculative import Chain, speculate
+from .state import REPEATS, Denoised, Frame, Sequences, confidence_of
 
 
 def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L: int) -> None:
@@ -38,6 +38,13 @@ def check_sampler(sampler: Sampler, process: Process, schedule: Hyperschedule, L
             f"{sampler} corrects tokens but draws none: "
             f"use PredictorCorrector(corrector={sampler.stages[-1]})"
         )
+    if isinstance(sampler, SelfSpeculative):
+        if not schedule.plan(L).one_by_one:
+            raise ValueError(
+                f"{sampler} draws what quenched AR draws, not what {schedule} does: "
+                "use hyperschedule QuenchedAR"
+            )
+        check_sampler(sampler.draft, process, Flat(sampler.levels), L)
     if sampler.own_times and not schedule.plan(L).apart:
         raise ValueError(
             f"{sampler} chooses its own times and needs windows that do not overlap, not "
@@ -97,13 +104,17 @@ def denoise(
             f"sequences of different lengths need a hyperschedule from left to right, not "
             f"{schedule}: draw them apart"
         )
-    cache = None
-    if use_cache and not plan.flat:  # a flat window has no context
+    use_cache = use_cache and not plan.flat  # a flat window has no context
+    if use_cache:
         check_cache(network, schedule, L)
-        cache = Cache(L + 1)
     known = ids < N
+    alike: dict[str, Any] = {"filter": filter, "confidence": confidence, "apart": apart}
+    if isinstance(sampler, SelfSpeculative):
+        chain = partial(Chain, network, process, sampler, _Loop, use_cache=use_cache, **alike)
+        return speculate(chain, noise, ids, free=~known, end=end, eos=eos, on_call=on_call)
     begin = sampler.stages[0].begin(process)
     drawn = torch.where(known, ids, process.prior(ids.shape, N, noise.at(-1), begin))
+    cache = Cache(L + 1) if use_cache else None
     sequences = Sequences(drawn, (~known).double() * begin, known, end=end, cache=cache)
     loop = _Loop(
         network,
@@ -112,11 +123,9 @@ def denoise(
         plan=plan,
         sampler=sampler,
         noise=noise,
-        filter=filter,
         on_call=on_call,
-        confidence=confidence,
         sequences=sequences,
-        apart=apart,
+        **alike,
     )
     loop.run(eos)
     return Denoised(sequences.ids, sequences.nfe, sequences.body_rows, sequences.head_rows)
@@ -278,10 +287,3 @@ class _Loop:
         if confidence is not None and place is not None:
             sequences.put(everywhere, place, confidence)
         self.on_call(Frame(sequences.calls, z, sequences.t, everywhere, called))
-
-
-def confidence_of(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
-    """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
-    N, put = logits.shape[-1], z[rows]
-    p = torch.where(put < N, probability(logits, put.clamp(max=N - 1)), torch.nan).float()
-    return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, p)

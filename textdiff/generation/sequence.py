@@ -13,8 +13,7 @@ from ..hyperschedule import Hyperschedule
 from ..hyperschedule.plan import Plan
 from ..samplers import Filter, Sampler
 from ..samplers.filters import identity
-from .engine import REPEATS
-from .state import is_end
+from .state import REPEATS, is_end
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 from ..denoiser.cache import Cache
+from ..samplers.draws import probability
+
+REPEATS = 1 << 20  # names a step's draws: more calls of one kind than any window takes
 
 
 @dataclass(frozen=True)
@@ -121,3 +124,10 @@ class Sequences:
 def is_end(ids: Tensor, eos: int | Sequence[int]) -> Tensor:
     """Which tokens end a text, bool of the shape of ids."""
     return torch.isin(ids, torch.tensor(eos, dtype=ids.dtype, device=ids.device))
+
+
+def confidence_of(logits: Tensor, rows: Tensor, z: Tensor) -> Tensor:
+    """Probabilities of the tokens z [b, W] that were put at `rows`, nan elsewhere."""
+    N, put = logits.shape[-1], z[rows]
+    p = torch.where(put < N, probability(logits, put.clamp(max=N - 1)), torch.nan).float()
+    return torch.full(z.shape, torch.nan, device=z.device).masked_scatter(rows, p)

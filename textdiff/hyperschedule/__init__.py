@@ -6,12 +6,13 @@ A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per
 
 from .base import Hyperschedule, same_visibility
 from .plan import Plan, Tiling
-from .schedules import Block, Flat, QuenchedAR, Slide, StartSteps, TightBlock
+from .schedules import Block, Flat, OverlapBlock, QuenchedAR, Slide, StartSteps, TightBlock
 
 __all__ = [
     "Block",
     "Flat",
     "Hyperschedule",
+    "OverlapBlock",
     "Plan",
     "QuenchedAR",
     "Slide",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -126,6 +127,49 @@ class TightBlock(Hyperschedule):
 
 
 @dataclass(frozen=True)
+class OverlapBlock(Hyperschedule):
+    """Blocks that start `delay` calls apart: s(i) = delay floor(i/width) (multi-block decoding).
+
+    Blocks in flight are at different noise and see each other; a block still settles as one.
+    `delay` = T is `Block`, T - 1 is `TightBlock`.
+
+        >>> OverlapBlock(2, 1, levels=4).start(6).tolist()
+        [0, 0, 1, 1, 2, 2]
+
+    Args:
+        width: tokens in a block.
+        delay: calls between the starts of two blocks, in 1..levels.
+        levels: T.
+        block_causal: as of `Block`.
+    """
+
+    width: int = 16
+    delay: int = 8
+    levels: int = 16
+    block_causal: bool = False
+
+    def __post_init__(self) -> None:
+        _positive("width", self.width)
+        _positive("levels", self.levels)
+        _positive("delay", self.delay)
+        if self.delay > self.levels:
+            raise ValueError(
+                f"delay must be in 1..{self.levels}, got {self.delay}: a block that waits longer "
+                "than one takes leaves calls that do nothing"
+            )
+
+    @property
+    def T(self) -> int:
+        return self.levels
+
+    def start(self, L: int) -> Tensor:
+        return self.delay * (torch.arange(L) // self.width)
+
+    def order(self, L: int) -> Tensor:
+        return self.start(L) if self.block_causal else super().order(L)
+
+
+@dataclass(frozen=True)
 class Slide(Hyperschedule):
     """A window that slides on: T = ceil(width/rate), s(i) = floor(i/rate).
 
@@ -190,6 +234,28 @@ class StartSteps(Hyperschedule):
                 f"start steps must be integers >= 0, one per position, got {self.steps!r}"
             )
         object.__setattr__(self, "steps", tuple(int(s) for s in self.steps))
+
+    @classmethod
+    def in_order(cls, order: Sequence[int], group: int = 1, levels: int = 1) -> StartSteps:
+        """Groups of `group` positions one after the other, T = `levels` calls each.
+
+            >>> StartSteps.in_order((2, 0, 1, 3), group=2, levels=3)
+            StartSteps(levels=3, steps=(0, 3, 0, 3))
+
+        Args:
+            order: the positions 0..L-1, that which goes first first (`hyperschedule.orders`).
+
+        Raises:
+            ValueError: if `order` is no permutation of 0..L-1.
+        """
+        _positive("group", group)
+        _positive("levels", levels)
+        if sorted(order) != list(range(len(order))):
+            raise ValueError(f"order must hold each of 0..{len(order) - 1} once, got {order!r}")
+        steps = [0] * len(order)
+        for rank, position in enumerate(order):
+            steps[position] = levels * (rank // group)
+        return cls(levels, tuple(steps))
 
     @property
     def T(self) -> int:

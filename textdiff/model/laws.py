@@ -31,11 +31,13 @@ def known(what: str) -> list[str]:
     return names(BASES[what])
 
 
-def samplers(model: Trained) -> dict[str, str]:
-    """Names of the samplers that are defined for a model, with what each does and its law."""
+def samplers(model: Trained, alone: bool = True) -> dict[str, str]:
+    """Names of the samplers that are defined for a model, with what each does and its law; those
+    that share no call of an engine if `alone`.
+    """
     told = {}
     for cls in descendants(Sampler):
-        if cls.__name__.startswith("_"):
+        if cls.__name__.startswith("_") or (cls.alone and not alone):
             continue
         try:
             sampler = cls()

@@ -15,6 +15,7 @@ from .informed import InformedACS
 from .remdm import Capped, Remasking, ReMDM, Rescaled
 from .score import Entropy, Margin, Probability, Score
 from .selection import Count, EntropyBound, Selection, Threshold
+from .speculative import SelfSpeculative
 
 __all__ = [
     "ACS",
@@ -41,6 +42,7 @@ __all__ = [
     "Sampler",
     "Score",
     "Selection",
+    "SelfSpeculative",
     "Step",
     "Threshold",
     "Where",

@@ -138,6 +138,9 @@ class Sampler:
     predicts: ClassVar[bool] = True
     """Whether it takes tokens from t to s; a corrector alone does not and finishes nothing."""
 
+    alone: ClassVar[bool] = False
+    """Whether it draws one sequence at a time, in `generate`, and shares no call of an engine."""
+
     @property
     def stages(self) -> tuple[Sampler, ...]:
         """The samplers whose network calls make up one call of the schedule, in turn; more than one

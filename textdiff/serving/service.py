@@ -60,7 +60,7 @@ class Service:
         self.worker = Worker(model, limits, self.metrics)
         self.begun = int(time.time())
         self.longest = max(map(len, model.tokenizer.get_vocab()))
-        self.samplers = laws.samplers(model)
+        self.samplers = laws.samplers(model, alone=False)
         self._scorers = ThreadPoolExecutor(SCORERS, thread_name_prefix="textdiff-score")
         self._scoring = 0
 
