@@ -65,7 +65,10 @@ def test_36_every_sampler_with_every_process(sampler, process):
 
 def test_every_sampler_is_in_the_matrix_and_is_written_as_text():
     inside = {type(stage).__name__ for sampler in EVERY for stage in (sampler, *sampler.stages)}
-    assert inside == set(spec.names(Sampler)) and GibbsCorrector().stages == (GibbsCorrector(),)
+    loops = {"SelfSpeculative"}  # a loop of its own: tests/generation/test_speculative.py
+    assert inside == set(spec.names(Sampler)) - loops and GibbsCorrector().stages == (
+        GibbsCorrector(),
+    )
     for sampler in EVERY:
         assert spec.parse(str(sampler), Sampler) == sampler
 

@@ -2,10 +2,10 @@
 
 Of 4 x 4 cells, the number at which each goes:
 
-    raster   0  1  2  3    by_scale   0  4  1  5    halton   0  6 10  3
-             4  5  6  7               6  7  8  9            12  9  4 14
-             8  9 10 11               2 10  3 11             8  1  7 11
-            12 13 14 15              12 13 14 15             5 15 13  2
+    raster   0  1  2  3    by_scale   0  4  1  5    halton   0  4 13  8
+             4  5  6  7               6  7  8  9             6 10  2 11
+             8  9 10 11               2 10  3 11             9  1 15  5
+            12 13 14 15              12 13 14 15             3 12  7 14
 """
 
 from __future__ import annotations
