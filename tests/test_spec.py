@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from textdiff import spec
+from textdiff import hyperschedule, spec
 from textdiff.data import (
     BPE,
     Benchmark,
@@ -93,6 +93,7 @@ OBJECTS = {
         Block(2, 5),
         TightBlock(2, 3),
         OverlapBlock(2, 1, levels=3),
+        hyperschedule.Mixture((QuenchedAR(), Block(2, 5))),
         Slide(5, "3/2"),
         StartSteps(2, (0, 3, 1)),
     ],

@@ -39,6 +39,7 @@ class Stream(IntEnum):
     CORRECT = 6  # is a visible token redrawn?
     ORDER = 7  # permutations: of the data, of positions
     DROPOUT = 8  # seed of a training step's dropout
+    SCHEDULE = 9  # under which schedule of a mixture is a batch trained?
 
 
 def _shift(h: Tensor, bits: int) -> Tensor:

@@ -114,6 +114,8 @@ def classes_of(*values: Any) -> list[type]:
     """The classes that objects are made of, those of their arguments too."""
     classes: list[type] = []
     for value in values:
+        if isinstance(value, tuple):
+            classes += classes_of(*value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             classes.append(type(value))
             classes += classes_of(*(getattr(value, name) for name in _arguments(type(value))))

@@ -5,6 +5,7 @@ A hyperschedule is a number of levels T and one integer start step s(i) >= 0 per
 """
 
 from .base import Hyperschedule, same_visibility
+from .mixture import Mixture
 from .plan import Plan, Tiling
 from .schedules import Block, Flat, OverlapBlock, QuenchedAR, Slide, StartSteps, TightBlock
 
@@ -12,6 +13,7 @@ __all__ = [
     "Block",
     "Flat",
     "Hyperschedule",
+    "Mixture",
     "OverlapBlock",
     "Plan",
     "QuenchedAR",

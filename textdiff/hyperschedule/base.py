@@ -59,6 +59,11 @@ class Hyperschedule:
         """
         return self.start(L).argsort(stable=True).argsort()
 
+    @property
+    def members(self) -> tuple[Hyperschedule, ...]:
+        """The schedules that a network of this one is trained under: itself, but of a `Mixture`."""
+        return (self,)
+
     def fits(self, L: int) -> bool:
         """Whether it is defined for L tokens; start steps given one by one fit one length only."""
         try:

@@ -10,7 +10,7 @@ import torch
 
 from ..noise import Noise, Stream, uniform, uniform_token
 from ..objective import Batch
-from ..objective.bounds import bounds
+from ..objective.bounds import bounds_of_each
 from .model import Model
 
 ROWS, LENGTH = 4, 32
@@ -41,7 +41,7 @@ def compute(model: Model) -> dict[str, float]:
     """
     batch = _batch(model)
     nats_by_name = {}
-    wanted = bounds(
+    wanted = bounds_of_each(
         model.process,
         model.hyperschedule,
         batch.ids.shape[-1],

@@ -124,12 +124,17 @@ class Trained:
                 "later positions were never seen",
                 stacklevel=3,
             )
-        same = schedule == self.hyperschedule
-        if not same and schedule.fits(L) and self.hyperschedule.fits(L):
-            same = same_visibility(self.hyperschedule, schedule, L)
-        if not same:
+        seen = self.hyperschedule.members
+        if not all(any(_alike(one, new, L) for one in seen) for new in schedule.members):
             warnings.warn(
                 f"this model was trained under {self.hyperschedule}; under {schedule} its calls "
                 "see other contexts and windows than in training",
                 stacklevel=3,
             )
+
+
+def _alike(trained: Hyperschedule, schedule: Hyperschedule, L: int) -> bool:
+    """Whether a network of one schedule knows what calls of another see."""
+    if trained == schedule:
+        return True
+    return trained.fits(L) and schedule.fits(L) and same_visibility(trained, schedule, L)

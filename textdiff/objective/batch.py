@@ -34,6 +34,11 @@ def check_packing(
     Documents kept apart and padding that is ignored must follow from what has settled
     (`maths.md` 10): a prefix of the row, which no flat schedule has and no other order.
     """
+    for member in schedule.members:
+        _check_packing(member, L, documents, padding)
+
+
+def _check_packing(schedule: Hyperschedule, L: int, documents: str, padding: str) -> None:
     if goes_on(schedule.plan(L)):
         return
     for choice, name in ((documents, "documents"), (padding, "padding")):

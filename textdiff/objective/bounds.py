@@ -9,7 +9,7 @@ One recipe serves training, validation, the reference bound, perplexity and the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -194,3 +194,21 @@ def bounds(
             estimator = objective.reported(whose)
         by_name[name] = Bound(name, whose, hyperschedule, objective, estimator)
     return by_name
+
+
+def bounds_of_each(
+    process: Process, hyperschedule: Hyperschedule, L: int, **options: Any
+) -> dict[str, Bound]:
+    """The `bounds` of every schedule of a mixture; those of its later ones have its name, too.
+
+    >>> from textdiff.hyperschedule import Flat, Mixture, QuenchedAR
+    >>> list(bounds_of_each(Absorbing(), Mixture((QuenchedAR(), Flat(4))), L=8))
+    ['nelbo', 'nelbo Flat(levels=4)']
+    """
+    first, *others = hyperschedule.members
+    found = bounds(process, first, L, **options)
+    for one in others:
+        found |= {
+            f"{name} {one}": bound for name, bound in bounds(process, one, L, **options).items()
+        }
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..denoiser.prediction import Prediction
 from ..denoiser.protocol import Denoiser
@@ -45,6 +46,8 @@ def stated(
             time.
         any_order: also the mean over random orders, after each bound that is one.
 
+    Of a mixture all bounds of its schedules are, under their names.
+
     Raises:
         ValueError: if `any_order` is asked of a network that has no such bound, or with `discrete`.
     """
@@ -53,6 +56,11 @@ def stated(
             "the mean over orders is the bound of infinitely many steps: "
             "ask for any_order or discrete, not both"
         )
+    if len(hyperschedule.members) > 1:
+        given: dict[str, Any] = {"prediction": prediction, "discrete": discrete}
+        given["any_order"] = any_order
+        each = {one: stated(network, process, one, L, **given) for one in hyperschedule.members}
+        return [replace(bound, name=f"{bound.name}, {one}") for one in each for bound in each[one]]
     readings = bounds(
         process,
         hyperschedule,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,13 @@ from ..network.base import DenoiserModel
 from ..noise import Noise, Stream, uniform
 from ..objective import Batch, Bound, Estimator, Nelbo, Objective, Stratified
 from ..objective.batch import check_packing
-from ..objective.bounds import bounds
+from ..objective.bounds import bounds_of_each
 from ..process import EpsilonHybrid, Process
 from ..samplers import Ancestral, Sampler
 from ..spec import build, describe
 from . import finetuning, trainers
 from .chosen import Chosen
+from .mixing import schedule_of_batch
 from .optimiser import Optimiser, steps_of
 from .whole_steps import Diverged, WholeSteps
 
@@ -222,7 +224,10 @@ class TextDiffusion(LightningModule):
             key = uniform(self.seed, 0, first, 0, Stream.DROPOUT)
             torch.manual_seed(int(key * 2**52))
         noise = Noise(self.seed, sequences.slot)
-        loss = self.bound.nats(self.denoiser, sequences, noise).total / sequences.ids.numel()
+        rows = (sequences.slot, self._data.batch_size)
+        schedule = schedule_of_batch(self.hyperschedule, self.seed, *rows)
+        bound = replace(self.bound, hyperschedule=schedule)
+        loss = bound.nats(self.denoiser, sequences, noise).total / sequences.ids.numel()
         finite = bool(loss.detach().isfinite())
         # All ranks stop, none waits for another.
         if not self.trainer.strategy.reduce_boolean_decision(finite):
@@ -234,15 +239,10 @@ class TextDiffusion(LightningModule):
 
     def _measure(self, stage: str, batch: dict[str, Tensor]) -> None:
         sequences = Batch.of(batch)
-        stated = bounds(
-            self.process,
-            self.hyperschedule,
-            sequences.ids.shape[-1],
-            prediction=self.objective.prediction,
-            sees_time=self.denoiser.sees_time,
-        )
         tokens = sequences.scored.sum()
-        for name, bound in stated.items():
+        seen = {"prediction": self.objective.prediction, "sees_time": self.denoiser.sees_time}
+        L = sequences.ids.shape[-1]
+        for name, bound in bounds_of_each(self.process, self.hyperschedule, L, **seen).items():
             noise = Noise(self.seed, sequences.example, step=1)
             nats = bound.nats(self.denoiser, sequences, noise).values.sum()
             key = f"{stage}/{name}"
