@@ -46,7 +46,7 @@ def cluster(*options):
         assert server.wait(60) == 0
 
 
-def ask(port, path="/v1/completions", **fields):
+def ask(port, path="/v1/completions", timeout=120, **fields):
     body = {"model": "toy", "prompt": "the ", "max_tokens": TOKENS, "hyperschedule": LAW}
     body |= {"ignore_eos": True} | fields
     request = urllib.request.Request(
@@ -54,8 +54,21 @@ def ask(port, path="/v1/completions", **fields):
         json.dumps(body).encode(),
         {"Content-Type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=120) as answer:
+    with urllib.request.urlopen(request, timeout=timeout) as answer:
         return answer.read().decode()
+
+
+def running(port, count):
+    """Whether so many sequences are drawn in two seconds, over all replicas, which tell of it every
+    second.
+    """
+    for _ in range(4):
+        time.sleep(0.5)
+        figures = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+        lines = [line for line in figures.splitlines() if "running_sequences{" in line]
+        if lines and sum(float(line.split()[-1]) for line in lines) == count:
+            return True
+    return False
 
 
 def text_of(port, seed, stream):
@@ -115,6 +128,10 @@ def test_a_replica_is_killed_under_load():
         while len(replicas(server)) < 2 and time.monotonic() < until:
             time.sleep(0.5)
         assert len(replicas(server)) == 2
+        with pytest.raises(OSError):  # it goes: the replica gives it up
+            ask(port, timeout=0.2, max_tokens=60, hyperschedule="Flat(4000)")
+        time.sleep(1.2)
+        assert running(port, 0)
         figures = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         assert 'replica="' in figures and "textdiff_requests_total" in figures
         with pytest.raises(urllib.error.HTTPError, match="400"):

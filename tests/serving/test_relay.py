@@ -95,6 +95,18 @@ def test_a_client_that_goes_is_gone_for_the_application():
     assert seen == ["http.disconnect"]
 
 
+def test_what_is_raised_behind_an_answer_is_no_second_answer():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 500, "headers": []})
+        await send({"type": "http.response.body", "body": b"no"})
+        raise RuntimeError("no")
+
+    async def ask():
+        return [message["type"] async for message in served(app, {"type": "http"}, b"")]
+
+    assert asyncio.run(ask()) == ["http.response.start", "http.response.body"]
+
+
 def test_an_application_that_fails_fails_its_caller():
     async def app(scope, receive, send):
         raise RuntimeError("no")

@@ -26,11 +26,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
-from ray.exceptions import RayError
+from ray.exceptions import RayError, RayTaskError
 from ray.serve.handle import DeploymentHandle
 from starlette.types import Message
 
 from .errors import Refused
+from .guard import BODY_SECONDS
 from .limits import Limits
 from .relay import Deltas, served
 from .service import Service
@@ -85,6 +86,11 @@ class _Labelled:
         return list(found.values())
 
 
+def _figures() -> str:
+    """The name of the actor of this application."""
+    return f"{FIGURES}-{serve.get_replica_context().app_name}"
+
+
 @serve.deployment
 class Drawing:
     """A replica of the model, behind the application's own routes."""
@@ -93,7 +99,7 @@ class Drawing:
         self.app, self.service = make()
         self.service.start()
         self.name = serve.get_replica_context().replica_tag
-        self.figures = ray.get_actor(FIGURES, FIGURES)
+        self.figures = ray.get_actor(_figures(), FIGURES)
         self.telling = asyncio.get_event_loop().create_task(self._tell())
 
     async def _tell(self) -> None:
@@ -120,7 +126,7 @@ class Entrance:
         self.drawing = drawing.options(stream=True)
         self.limits = limits
         self.figures = Figures.options(  # type: ignore[attr-defined]
-            name=FIGURES, namespace=FIGURES, get_if_exists=True, lifetime="detached"
+            name=_figures(), namespace=FIGURES, get_if_exists=True, lifetime="detached"
         ).remote()
 
     async def __call__(self, request: Request) -> Response:
@@ -128,8 +134,8 @@ class Entrance:
         scope = {name: request.scope[name] for name in ("type", "method", "path", "query_string")}
         scope |= {"headers": list(request.scope["headers"]), "asgi": {"version": "3.0"}}
         scope |= {"http_version": "1.1", "scheme": "http", "root_path": "", "raw_path": None}
-        body = await self._read(request)
         try:
+            body = await self._read(request)
             return await self._answered(_Asked(self.drawing, scope, body, self.limits.deadline))
         except Refused as refused:
             return JSONResponse(refused.body(), refused.status, headers=refused.headers)
@@ -147,6 +153,9 @@ class Entrance:
             except RayError as error:
                 await asked.once_more(error)
                 continue
+            except asyncio.CancelledError:  # the client has gone
+                asked.leave()
+                raise
             text = b"".join(parts)
             if asked.path == "/metrics" and start["status"] == 200:
                 text = await self.figures.text.remote()
@@ -158,10 +167,14 @@ class Entrance:
     async def _read(self, request: Request) -> bytes:
         """The body, or so much of it that a replica sees that it is too large."""
         body = b""
-        async for part in request.stream():
-            body += part
-            if len(body) > self.limits.body:
-                break
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                async for part in request.stream():
+                    body += part
+                    if len(body) > self.limits.body:
+                        break
+        except TimeoutError:
+            raise Refused(408, f"the body took more than {BODY_SECONDS:.0f} s") from None
         return body
 
 
@@ -181,18 +194,29 @@ class _Asked:
         self.path = scope["path"]
         self.until = time.monotonic() + seconds
         self.attempts = 0
+        self.answer: Any = None
 
     def of_a_replica(self) -> Any:
         """The messages of an answer, which may break off."""
         self.attempts += 1
-        return aiter(self.drawing.answer.remote(self.scope, self.body))
+        self.answer = self.drawing.answer.remote(self.scope, self.body)
+        return aiter(self.answer)
+
+    def leave(self) -> None:
+        """Nobody listens any more: the replica gives the request up."""
+        if self.answer is not None:
+            self.answer.cancel()
 
     async def once_more(self, error: RayError) -> None:
         """Wait until it may be asked again.
 
         Raises:
-            Refused: if it was asked often enough, or for long enough.
+            Refused: if it was asked often enough, or for long enough, or the application itself
+                failed, which it would again.
         """
+        if isinstance(error, RayTaskError):
+            LOG.error("a request failed: %s", error)
+            raise Refused(500, "this request failed; the log of the server says why") from None
         LOG.warning("a replica broke off (attempt %s): %s", self.attempts, error)
         pause = PAUSE * 2 ** (self.attempts - 1)
         if self.attempts == ATTEMPTS or time.monotonic() + pause > self.until:
@@ -201,6 +225,18 @@ class _Asked:
 
     async def stream(self, messages: Any) -> AsyncIterator[bytes]:
         """The blocks of a stream, each once."""
+        is_whole = False
+        try:
+            async for block in self._blocks(messages):
+                yield block
+            is_whole = True
+        except Refused as refused:
+            yield f"data: {json.dumps(refused.body())}\n\n".encode()
+        finally:
+            if not is_whole:
+                self.leave()
+
+    async def _blocks(self, messages: Any) -> AsyncIterator[bytes]:
         deltas = Deltas()
         while True:
             try:
@@ -210,16 +246,11 @@ class _Asked:
                         yield new
                 return
             except RayError as error:
-                try:
-                    await self.once_more(error)
-                except Refused as refused:
-                    yield f"data: {json.dumps(refused.body())}\n\n".encode()
-                    return
+                await self.once_more(error)
             deltas.again()
             if deltas.seed is not None:  # a fresh one was taken: that of the first answer
                 self.body = json.dumps(json.loads(self.body) | {"seed": deltas.seed}).encode()
             messages = self.of_a_replica()
-            await anext(messages)  # its status
 
 
 def application(make: Make, limits: Limits, least: int, most: int, gpus: float) -> Any:

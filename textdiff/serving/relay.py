@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -21,10 +22,12 @@ from starlette.types import ASGIApp, Message, Scope
 
 from .answers import sse
 
+LOG = logging.getLogger("textdiff.serving")
+
 
 async def served(app: ASGIApp, scope: Scope, body: bytes) -> AsyncIterator[Message]:
     """The messages by which an application answers a request of this body, as they come; leaving
-    the iteration early is the client's going.
+    the iteration early is the client's going. What it raises behind a whole answer is logged.
     """
     sent: asyncio.Queue[Message | None] = asyncio.Queue()
     gone = asyncio.Event()
@@ -43,10 +46,18 @@ async def served(app: ASGIApp, scope: Scope, body: bytes) -> AsyncIterator[Messa
             await sent.put(None)
 
     task = asyncio.create_task(answer())
+    is_whole = False
     try:
         while (message := await sent.get()) is not None:
             yield message
-        await task
+            body_of_it = message["type"] == "http.response.body"
+            is_whole = body_of_it and not message.get("more_body", False)
+        try:
+            await task
+        except Exception:  # as starlette does behind its answer 500
+            if not is_whole:
+                raise
+            LOG.exception("a request failed")
     finally:
         gone.set()
         if not task.done():
