@@ -171,7 +171,10 @@ class Block(nn.Module):
     ) -> Tensor:
         """x [B, R, D] -> [B, R - skip, D]; the first `skip` rows are keys and values only."""
         attending, thinking = self._modulations(condition)
-        place = None if condition is None else condition.place
+        place = None
+        if condition is not None:  # one time of a sequence is that of all its rows
+            place = condition.place
+            place = place.expand(*x.shape[:2], *place.shape[2:])
         run = _compiled if self.compiled else _as_it_is
         qkv = run(before_attention)(self, _rows(x), _rows(place), attending)
         heads = self._attention(qkv.view(*x.shape[:2], -1), rotation, visibility, skip, extend)
