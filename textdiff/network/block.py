@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -123,8 +123,14 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * D, D)
         self.modulation = nn.Linear(D, 6 * D) if config.conditioned else None
 
-    def compile(self, **_: Any) -> None:
-        """Set `compiled`."""
+    def compile(self, *, dynamic: bool = True) -> None:
+        """Set `compiled`; the graphs are for any number of rows.
+
+        Raises:
+            ValueError: if they are not to be.
+        """
+        if not dynamic:
+            raise ValueError("the graphs of a block are dynamic: leave dynamic=False out")
         self.compiled = True
 
     def drop(self, x: Tensor) -> Tensor:
