@@ -58,11 +58,12 @@ def ask(port, path="/v1/completions", timeout=120, **fields):
         return answer.read().decode()
 
 
-def running(port, count):
-    """Whether so many sequences are drawn in two seconds, over all replicas, which tell of it every
-    second.
+def running(port, count, seconds):
+    """Whether so many sequences are drawn soon, over all replicas, which tell of it every second;
+    a killed one is heard of for ten more.
     """
-    for _ in range(4):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
         time.sleep(0.5)
         figures = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         lines = [line for line in figures.splitlines() if "running_sequences{" in line]
@@ -128,10 +129,11 @@ def test_a_replica_is_killed_under_load():
         while len(replicas(server)) < 2 and time.monotonic() < until:
             time.sleep(0.5)
         assert len(replicas(server)) == 2
+        assert running(port, 0, seconds=20)
         with pytest.raises(OSError):  # it goes: the replica gives it up
             ask(port, timeout=0.2, max_tokens=60, hyperschedule="Flat(4000)")
         time.sleep(1.2)
-        assert running(port, 0)
+        assert running(port, 0, seconds=3)
         figures = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         assert 'replica="' in figures and "textdiff_requests_total" in figures
         with pytest.raises(urllib.error.HTTPError, match="400"):

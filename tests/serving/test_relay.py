@@ -6,6 +6,7 @@ import json
 import pytest
 from live import NAME, serving, toy
 
+from textdiff.serving.metrics import Metrics, together
 from textdiff.serving.relay import Deltas, served
 
 
@@ -117,3 +118,17 @@ def test_an_application_that_fails_fails_its_caller():
 
     with pytest.raises(RuntimeError, match="no"):
         asyncio.run(ask())
+
+
+def test_figures_of_replicas_stand_beside_each_other():
+    one, other = Metrics(), Metrics()
+    one.worked(calls=3, body_rows=5, head_rows=2)
+    other.worked(calls=4, body_rows=6, head_rows=1)
+    other.latency.labels("/health").observe(0.3)
+    lines = together({"a": one.text(), "b": other.text()}).decode().splitlines()
+    assert 'textdiff_network_calls_total{replica="a"} 3.0' in lines
+    assert 'textdiff_network_calls_total{replica="b"} 4.0' in lines
+    bucket = 'textdiff_request_seconds_bucket{le="0.5",replica="b",route="/health"} 1.0'
+    assert bucket in lines
+    assert sum(line.startswith("# TYPE textdiff_network_calls_total ") for line in lines) == 1
+    assert together({}) == b""

@@ -22,9 +22,6 @@ from typing import Any
 import ray
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.parser import text_string_to_metric_families
 from ray import serve
 from ray.exceptions import RayError, RayTaskError
 from ray.serve.handle import DeploymentHandle
@@ -33,6 +30,7 @@ from starlette.types import Message
 from .errors import Refused
 from .guard import BODY_SECONDS
 from .limits import Limits
+from .metrics import together
 from .relay import Deltas, served
 from .service import Service
 
@@ -61,29 +59,7 @@ class Figures:
     def text(self) -> bytes:
         """Those of all replicas that live, each with its name as a label."""
         now = time.monotonic()
-        texts = {name: text for name, (at, text) in self.texts.items() if now - at < SILENT}
-        registry = CollectorRegistry()
-        registry.register(_Labelled(texts))
-        return generate_latest(registry)
-
-
-class _Labelled:
-    """A collector of the figures of several servers."""
-
-    def __init__(self, texts: dict[str, bytes]):
-        self.texts = texts
-
-    def collect(self) -> list[Metric]:
-        found: dict[str, Metric] = {}
-        for name, text in sorted(self.texts.items()):
-            for family in text_string_to_metric_families(text.decode()):
-                same = Metric(family.name, family.documentation, family.type)
-                merged = found.setdefault(family.name, same)
-                merged.samples += [
-                    sample._replace(labels=sample.labels | {"replica": name})
-                    for sample in family.samples
-                ]
-        return list(found.values())
+        return together({n: text for n, (at, text) in self.texts.items() if now - at < SILENT})
 
 
 def _figures() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,6 +14,8 @@ from prometheus_client import (
     Histogram,
     generate_latest,
 )
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 from ..model.streaming import Committed, Event, Finished
 
@@ -108,3 +110,30 @@ def gpu_share() -> float:
     """GPU memory in use, of all of it."""
     free, total = torch.cuda.mem_get_info()
     return 1 - free / total
+
+
+class _Labelled:
+    """A collector of the figures of several servers."""
+
+    def __init__(self, texts: Mapping[str, bytes]):
+        self.texts = texts
+
+    def collect(self) -> list[Metric]:
+        found: dict[str, Metric] = {}
+        for name, text in sorted(self.texts.items()):
+            for family in text_string_to_metric_families(text.decode()):
+                same = Metric(family.name, family.documentation, family.type)
+                found.setdefault(family.name, same).samples += [
+                    sample._replace(labels=sample.labels | {"replica": name})
+                    for sample in family.samples
+                ]
+        return list(found.values())
+
+
+def together(texts: Mapping[str, bytes]) -> bytes:
+    """The figures of several servers as Prometheus reads them, each with its name as the label
+    `replica`; texts are those of `Metrics.text` by name.
+    """
+    registry = CollectorRegistry()
+    registry.register(_Labelled(texts))
+    return generate_latest(registry)
