@@ -143,6 +143,7 @@ def test_frames_are_told_and_tokens_settle_from_left_to_right():
         ids=unknown(2),
         on_call=lambda frame: frames.append((frame.call, frame.ids.clone(), frame.t.clone())),
     )
+    assert [frame[0] for frame in frames].count(0) == 1
     assert frames[0][0] == 0 and frames[-1][0] == int(drawn.nfe.sum())
     assert (frames[-1][2] == 0).all() and frames[-1][1].equal(drawn.ids)
     for (_, ids, t), (_, later, _) in pairwise(frames):

@@ -69,7 +69,6 @@ def speculate(
     B, L = ids.shape
     whole, t = ids.clone(), free.double()
     nfe = torch.zeros(B, dtype=torch.int64, device=ids.device)
-    body_rows, head_rows = 0, 0
     nowhere = torch.full(t.shape, torch.nan, device=t.device)
     nobody = torch.zeros(B, dtype=torch.bool, device=ids.device)
 
@@ -77,23 +76,25 @@ def speculate(
         if on_call is not None:
             on_call(Frame(int(nfe.sum()), whole, t, sure, called))
 
-    for b in range(B):
-        length = L if end is None else int(end[b])
+    lengths = [L] * B if end is None else end.tolist()
+    chains = []
+    for b, length in enumerate(lengths):
         own = replace(noise, example=noise.example[b : b + 1])
-        one = chain(noise=own, given=ids[b : b + 1, :length])
-        tell()
-        while one.done < length and not one.over:
+        chains.append(chain(noise=own, given=ids[b : b + 1, :length]))
+        whole[b, :length] = chains[b].ids[0]
+    tell()
+    for b, one in enumerate(chains):
+        while one.done < lengths[b] and not one.over:
             one.go_on(eos)
-            whole[b, :length] = one.ids[0]
+            whole[b, : lengths[b]] = one.ids[0]
             t[b, : one.done] = 0.0
             nfe[b] = one.nfe
             sure = nowhere.clone()
             sure[b, one.place] = one.sure
             tell(torch.arange(B, device=ids.device) == b, sure)
-        body_rows += one.body_rows
-        head_rows += one.head_rows
     tell()
-    return Denoised(whole, nfe, body_rows, head_rows)
+    body_rows = sum(one.body_rows for one in chains)
+    return Denoised(whole, nfe, body_rows, sum(one.head_rows for one in chains))
 
 
 @dataclass
