@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -70,6 +71,8 @@ def test_quenched_ar_whose_bos_is_no_eos_keeps_a_bos_at_each_border(run, tmp_pat
     model = textdiff.load(_older(run, tmp_path / "old", lambda config: config.update(bos=bos)))
     assert model.documents == "separate" and model.bos_at_borders
     again = textdiff.load(textdiff.save(model, tmp_path / "again"))
+    replace(model, length=model.length)  # of the same network, which is not told twice
+    assert len(model.network.get_input_embeddings()._forward_pre_hooks) == 1
     first, second = "the cat", "a dog"
     for opened in (model, again):
         ids = [[*model.tokenizer(text).input_ids, eos] for text in (first, second)]

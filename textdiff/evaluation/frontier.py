@@ -15,7 +15,7 @@ from ..hyperschedule import Hyperschedule
 from ..samplers import Sampler
 from ..spec import parse
 from . import mauve_score
-from .tables import Table, plus_minus
+from .tables import Table, per_call, plus_minus
 
 LENGTH_OF_TEXTS = 96
 
@@ -237,12 +237,6 @@ def numbers(quality: dict[str, Any], mauve: dict[str, Any]) -> dict[str, list[fl
         "MAUVE": [mauve["mauve"], mauve["sd"]],
         "MAUVE*": [mauve["mauve_star"], mauve["mauve_star_sd"]],
     }
-
-
-def per_call(row: dict[str, Any]) -> str:
-    """Drawn tokens for each call of a row; a study that was measured before lacks them."""
-    share = row.get("tokens_per_forward")
-    return "-" if share is None else f"{share:.2f}"
 
 
 SHOWN = (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..viewer import figures
 from . import frontier
 from .frontier_pictures import pictures
-from .tables import Table, metric_rows, plus_minus
+from .tables import Table, metric_rows, per_call, plus_minus
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -137,9 +137,7 @@ def drawn_texts(results: Results) -> Section:
         seconds = f"{settings['seconds']:.2f}" if "seconds" in settings else "-"
         law = [settings.get("sampler", "-"), settings.get("hyperschedule", "-")]
         begin = texts[0][:120] if texts else ""
-        share = settings.get("tokens_per_forward")
-        per_call = "-" if share is None else f"{share:.2f}"
-        rows.append([name, str(len(texts)), *law, nfe, per_call, seconds, begin])
+        rows.append([name, str(len(texts)), *law, nfe, per_call(settings), seconds, begin])
     header = ["file", "texts", "sampler", "hyperschedule", "NFE", "tokens/call", "seconds"]
     return Section("Drawn texts", "", [Table([*header, "the first one begins"], rows)])
 

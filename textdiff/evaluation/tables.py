@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -72,3 +72,11 @@ def metric_rows(results: dict[str, dict[str, Any]]) -> list[list[str]]:
             shown = f"{error:.4f}" if isinstance(error, float) else "-"
             rows.append([task, metric, f"{value:.4f}", shown])
     return rows
+
+
+def per_call(drawn: Mapping[str, Any]) -> str:
+    """Drawn tokens for each network call, of what is told of a set of samples; "-" if that was
+    measured before it was told.
+    """
+    share = drawn.get("tokens_per_forward")
+    return "-" if share is None else f"{share:.2f}"

@@ -76,7 +76,9 @@ class Trained:
         check_tokenizer(self.tokenizer, self.network.num_tokens)
         if self.bos_at_borders:
             feed = _Instead(self.tokenizer.eos_token_id, self.network.bos)
-            self.network.get_input_embeddings().register_forward_pre_hook(feed)
+            embedding = self.network.get_input_embeddings()
+            if feed not in embedding._forward_pre_hooks.values():  # of a model that this is made of
+                embedding.register_forward_pre_hook(feed)
 
     @property
     def device(self) -> torch.device:
