@@ -1,5 +1,5 @@
-"""Pretrained GPT-2 and Llama as denoisers: before training exactly `transformers`' own law, then
-everything else of the package.
+"""Pretrained bases of every family as denoisers: before training exactly `transformers`' own law,
+then everything else of the package.
 """
 
 import csv
@@ -19,10 +19,15 @@ from toys import a_bound
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
     LlamaConfig,
+    MistralConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
 )
 
 import textdiff
@@ -74,6 +79,24 @@ BASES = {
     "llama, scaled positions": (
         LlamaConfig,
         LLAMA | {"rope_parameters": LLAMA3 | {"original_max_position_embeddings": 8}},
+    ),
+    "qwen2": (Qwen2Config, LLAMA | {"num_key_value_heads": 2, "tie_word_embeddings": True}),
+    "qwen3": (Qwen3Config, LLAMA | {"num_key_value_heads": 2, "head_dim": 6}),
+    "mistral": (MistralConfig, LLAMA | {"num_key_value_heads": 2, "sliding_window": None}),
+    "smollm3": (
+        SmolLM3Config,
+        LLAMA | {"num_key_value_heads": 2, "no_rope_layers": [1, 0, 1], "pad_token_id": None},
+    ),
+    "gemma3": (
+        Gemma3TextConfig,
+        LLAMA
+        | {
+            "num_key_value_heads": 2,
+            "head_dim": 6,
+            "query_pre_attn_scalar": 8,
+            "layer_types": ["full_attention"] * 3,
+            "pad_token_id": None,
+        },
     ),
 }
 each_base = pytest.mark.parametrize("base", BASES)
@@ -149,7 +172,8 @@ def test_step_0_is_transformers_own_law(base, sees_time):
 def test_step_0_the_mask_is_the_mean_embedding_and_changes_nothing_else(base):
     net, theirs, ids = network(base, live=False), original(base), tokens()
     rows = theirs.get_input_embeddings().weight
-    torch.testing.assert_close(net.mask, rows.mean(0))
+    scale = theirs.config.hidden_size**0.5 if base == "gemma3" else 1.0
+    torch.testing.assert_close(net.mask, scale * rows.mean(0))
     with torch.no_grad():
         before = net(ids)
         net.mask.fill_(float("nan"))
@@ -313,6 +337,60 @@ def test_other_bases_are_refused(tmp_path):
         ValueError, match=r"has 7 tokens, the data's tokenizer 9.*PretrainedTokenizer"
     ):
         Pretrained(source("llama")).build(9, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (Gemma3TextConfig(vocab_size=N, **LLAMA, sliding_window=8), "sliding_attention"),
+        (MistralConfig(vocab_size=N, **LLAMA, sliding_window=8), "sliding_attention"),
+        (
+            Qwen2Config(vocab_size=N, **LLAMA, use_sliding_window=True, max_window_layers=1),
+            "sliding_attention",
+        ),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_layers_that_do_not_see_all_are_named(config, kind, tmp_path):
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"layers of '{kind}'.*full_attention"):
+        Pretrained(str(tmp_path)).build(N, False, 0)
+
+
+@each_base
+def test_the_gradient_is_the_bases(base):
+    """Of the mean cross-entropy of quenched AR, at every weight of the base."""
+    net, theirs, x = network(base, live=False), original(base), tokens()
+    ids = pad(x[:, :-1], (1, 0), value=BOS)
+    cross_entropy(theirs(ids).logits.transpose(1, 2), x, reduction="sum").backward()
+    batch = Batch(x, torch.arange(B), torch.arange(B))
+    a_bound(Absorbing(), QuenchedAR()).nats(net, batch, Noise(0, batch.example)).total.backward()
+    ours = dict(net.base.named_parameters())
+    for name, weight in theirs.base_model.named_parameters():
+        mine = ours[name].grad
+        torch.testing.assert_close(mine, weight.grad, atol=1e-4, rtol=1e-4, msg=name)
+
+
+@one_of_each
+def test_an_aligned_base_predicts_in_place_cached_as_uncached(base):
+    net = Pretrained(source(base), layout="aligned").build(N, False, BOS).eval().double()
+    assert not net.shifted
+    noise = Noise(3, torch.arange(B))
+    drawn = [
+        denoise(
+            net,
+            Absorbing(),
+            Block(4, 3),
+            Ancestral(),
+            noise,
+            torch.full((B, L), N),
+            use_cache=cached,
+        ).ids
+        for cached in (True, False)
+    ]
+    assert torch.equal(*drawn)
+    with pytest.raises(ValueError, match="layout must be shifted or aligned, got 'both'"):
+        Pretrained(source(base), layout="both")
 
 
 def padded(base, to, rows):

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ..files import reason
-from .families import check_family
+from .families import FAMILIES, check_family
 
 FORGOTTEN = (
     "_name_or_path",
@@ -61,9 +61,10 @@ def _loaded(source: str) -> PreTrainedModel:
             trust_remote_code=False,
         )
     except (OSError, ValueError) as error:
-        remedy = "give the id of a GPT-2 or Llama, or a local folder"
+        families = ", ".join(FAMILIES)
+        remedy = f"give the id of a base of these families ({families}), or a local folder"
         if Path(source).is_dir():
-            remedy = "the folder must hold the config.json and weights of a GPT-2 or Llama"
+            remedy = f"the folder must hold the config.json and weights of one of {families}"
         raise ValueError(f"{source!r} cannot be loaded ({reason(error)}): {remedy}") from None
     base, loading = opened
     if loading["missing_keys"]:

@@ -8,8 +8,8 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from .base import own_arguments
 
-FAMILIES = ("gpt2", "llama")
-"""Every layer of these attends to all that it may see: none has sliding windows of its own."""
+FAMILIES = ("gpt2", "llama", "qwen2", "qwen3", "mistral", "smollm3", "gemma3_text")
+"""Those whose layers hand queries, keys and values to `transformers`' attention functions."""
 GROWING_ROPE = ("dynamic", "longrope")
 DROPOUTS = ("attn_pdrop", "resid_pdrop", "embd_pdrop", "attention_dropout")
 
@@ -20,12 +20,31 @@ def check_family(config: PreTrainedConfig) -> None:
     """
     if config.model_type not in FAMILIES:
         raise ValueError(f"it is a {config.model_type!r}, not one of {', '.join(FAMILIES)}")
-    rope = getattr(config, "rope_parameters", None)
-    if rope and rope["rope_type"] in GROWING_ROPE:
+    _check_sight(config)
+    rope = getattr(config, "rope_parameters", None) or {}
+    by_layer = [rope] if "rope_type" in rope else [one for one in rope.values() if one]
+    for one in by_layer:
+        if one["rope_type"] in GROWING_ROPE:
+            raise ValueError(
+                f"its {one['rope_type']!r} positions depend on the longest one seen, so keys "
+                "cannot be cached"
+            )
+
+
+def _check_sight(config: PreTrainedConfig) -> None:
+    """Raise a ValueError unless every layer sees all that a call may see, and scores as we do."""
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if getattr(config, "sliding_window", None) is not None and not kinds:  # Mistral's
+        kinds = {"sliding_attention"}
+    other = sorted(kinds - {"full_attention"})
+    if other:
         raise ValueError(
-            f"its {rope['rope_type']!r} positions depend on the longest one seen, so keys cannot "
-            "be cached"
+            f"it has layers of {other[0]!r}, which do not see all that a call may see: take a base "
+            "whose layers are all 'full_attention' (no sliding window)"
         )
+    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+        if getattr(config, name, None) is not None:
+            raise ValueError(f"its {name} is {getattr(config, name)!r}, of which we have none")
 
 
 def base_config(values: dict[str, Any]) -> PreTrainedConfig:

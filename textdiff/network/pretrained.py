@@ -1,9 +1,9 @@
-"""Pretrained causal language models as denoisers: `transformers`' own GPT-2 and Llama modules under
-our visibility and our cache.
+"""Pretrained causal language models as denoisers: `transformers`' own modules (GPT-2, Llama, Qwen2,
+Qwen3, Mistral, SmolLM3, Gemma 3) under our visibility and our cache.
 
-The layout is shifted, MASK is one more embedding, and the head is the base's own over its N tokens;
-so before any training quenched AR is exactly the base. `transformers` hands each layer's queries,
-keys and values to the attention function that is registered here.
+The layout is shifted unless told otherwise, MASK is one more embedding, and the head is the base's
+own over its N tokens; so before any training quenched AR is exactly the base. `transformers` hands
+each layer's queries, keys and values to the attention function that is registered here.
 """
 
 from __future__ import annotations
@@ -88,8 +88,10 @@ class PretrainedDenoiserConfig(PreTrainedConfig):
         conditioned: bool = False,
         bos: int = 0,
         attention: str = "sdpa",
+        layout: str = "shifted",
         **kwargs: Any,
     ):
+        self.layout = layout
         self.base = base or {"model_type": "gpt2"}
         self.conditioned = conditioned
         self.bos = bos
@@ -103,11 +105,13 @@ class Pretrained(Architecture):
     """A pretrained causal language model to go on from; its tokenizer must be the data's.
 
     Args:
-        source: a GPT-2 or Llama: an id on the Hugging Face Hub, or a local folder.
+        source: a base of one of `families.FAMILIES`: an id on the Hugging Face Hub, or a local
+            folder.
         attention: the kernel: "sdpa" everywhere, "flex" or "flash" on CUDA
             (`textdiff.network.kernels`).
         checkpoint: compute activations again in the backward pass: less memory, about a third
             more time.
+        layout: "shifted": a row predicts the next token, as the base does; "aligned": its own.
         config: the base's own, as checkpoints hold it: the network is made from it alone, for
             weights that come from there, and the base is not needed again.
     """
@@ -115,10 +119,13 @@ class Pretrained(Architecture):
     source: str
     attention: Literal["sdpa", "flex", "flash"] = "sdpa"
     checkpoint: bool = False
+    layout: Literal["shifted", "aligned"] = "shifted"
     config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_backend(self.attention)
+        if self.layout not in ("shifted", "aligned"):
+            raise ValueError(f"layout must be shifted or aligned, got {self.layout!r}")
 
     @property
     def tokenizer(self) -> str:
@@ -140,14 +147,18 @@ class Pretrained(Architecture):
         """
         base = None if self.config is not None else open_base(self.source, num_tokens)
         plain = self.config if base is None else plain_config(base)
-        config = PretrainedDenoiserConfig(plain, sees_time, bos, attention=self.attention)
+        config = PretrainedDenoiserConfig(
+            plain, sees_time, bos, attention=self.attention, layout=self.layout
+        )
         network = PretrainedDenoiser(config)
         if base is not None:
             network.base.load_state_dict(base.base_model.state_dict())
             if network.output is not None:
                 network.output.load_state_dict(base.get_output_embeddings().state_dict())
             with torch.no_grad():
-                network.mask.copy_(network.base.get_input_embeddings().weight.mean(0))
+                # as it is fed: Gemma's embedding scales its rows
+                every = torch.arange(network.num_tokens)
+                network.mask.copy_(network.base.get_input_embeddings()(every).mean(0))
         if self.checkpoint:
             # its new name came after transformers 5.17
             with warnings.catch_warnings(action="ignore", category=FutureWarning):
@@ -156,7 +167,7 @@ class Pretrained(Architecture):
 
 
 class PretrainedDenoiser(DenoiserModel):
-    """A GPT-2 or Llama as a denoiser; `base` and `output` are `transformers`' own modules."""
+    """A causal language model as a denoiser; `base` and `output` are `transformers`' modules."""
 
     config_class = PretrainedDenoiserConfig
     base_model_prefix = "textdiff"
@@ -196,8 +207,8 @@ class PretrainedDenoiser(DenoiserModel):
 
     @property
     def shifted(self) -> bool:
-        """A causal language model predicts the next token."""
-        return True
+        """A causal language model predicts the next token, unless it has been taught otherwise."""
+        return self.config.layout == "shifted"
 
     @property
     def blocks(self) -> nn.ModuleList:  # type: ignore[override]
