@@ -26,6 +26,7 @@ work with a model RUN (a folder that `fit` wrote, a .ckpt, or a Hub id user/name
   evaluate lambada RUN  accuracy of the last word
   evaluate samples FILE or RUN
                         generative perplexity, entropy, distinct n-grams, MAUVE
+  evaluate audit RUN    bounds and samples of a model of a language whose truth is known
   evaluate harness RUN  tasks of lm-evaluation-harness
   evaluate frontier FILE.yaml
                         quality over runs, samplers and hyperschedules; resumes
@@ -51,6 +52,7 @@ COMMANDS = {
     "evaluate perplexity": "perplexity",
     "evaluate lambada": "lambada",
     "evaluate samples": "quality",
+    "evaluate audit": "audit",
     "evaluate harness": "harness",
     "evaluate frontier": "frontier",
     "report": "report",
