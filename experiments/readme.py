@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+from correction_tables import correction
 from gpu_tables import gpu
 
 from textdiff.evaluation.tables import plus_minus
@@ -251,6 +252,7 @@ PAGES: dict[str, dict[str, Section]] = {
         "zero_shot": ("experiments/zero_shot/result.json", zero_shot),
         "frontier": ("experiments/frontier/frontier.json", frontier),
         "estimators": ("experiments/estimators/result.json", estimators),
+        "correction": ("experiments/correction/result.json", correction),
         "adapt": ("experiments/adapt/result.json", adapt),
     },
     "benchmarks/README.md": {

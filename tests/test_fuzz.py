@@ -44,6 +44,7 @@ from textdiff.samplers import (
     Capped,
     Confidence,
     Count,
+    Editing,
     EntropyBound,
     FirstHitting,
     GibbsCorrector,
@@ -119,6 +120,8 @@ def some_sampler(drawn: random.Random):
             Confidence(score=Margin(), select=drawn.choice(select)),
             Confidence(select=drawn.choice(select)),
             PredictorCorrector(corrector=GibbsCorrector()),
+            PredictorCorrector(corrector=Editing(0.5)),
+            PredictorCorrector(corrector=Editing(0.5, remask=True)),
             PredictorCorrector(corrector=PosteriorCorrector(), corrections=2),
         ]
     )

@@ -8,6 +8,7 @@ import pytest
 from textdiff import hyperschedule, spec
 from textdiff.data import (
     BPE,
+    Addition,
     Benchmark,
     Characters,
     Corpus,
@@ -15,6 +16,7 @@ from textdiff.data import (
     HubDataset,
     Mixture,
     PretrainedTokenizer,
+    SmallSudoku,
     TinyShakespeare,
 )
 from textdiff.hyperschedule import (
@@ -55,6 +57,7 @@ from textdiff.samplers import (
     Capped,
     Confidence,
     Count,
+    Editing,
     Entropy,
     EntropyBound,
     Euler,
@@ -110,6 +113,7 @@ OBJECTS = {
         Confidence(score=Margin(), select=Threshold(0.9)),
         GibbsCorrector(),
         PosteriorCorrector(),
+        Editing(0.8, remask=True),
         PredictorCorrector(ReMDM(Rescaled(0.5)), PosteriorCorrector(), corrections=2),
         Analytic(),
         Euler(),
@@ -125,6 +129,8 @@ OBJECTS = {
         HubDataset("x", streaming=True),
         Mixture((TinyShakespeare(), Files("a.txt")), (1, 2.5)),
         Benchmark("ptb"),
+        Addition(3, seed=1),
+        SmallSudoku(),
     ],
 }
 CASES = [(base, value) for base, values in OBJECTS.items() for value in values]

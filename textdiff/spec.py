@@ -18,6 +18,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import sys
 from collections.abc import Sequence
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -127,8 +128,8 @@ def _is_ours(cls: type) -> bool:
 
 
 def _ours(base: type[T]) -> list[type[T]]:
-    """The classes of textdiff below `base`."""
-    return [cls for cls in descendants(base) if _is_ours(cls)]
+    """The classes of textdiff below `base` that can be made."""
+    return [cls for cls in descendants(base) if _is_ours(cls) and not inspect.isabstract(cls)]
 
 
 def _theirs(base: type[T], classes: Classes) -> list[type[T]]:

@@ -8,6 +8,7 @@ from .ancestral import Ancestral
 from .base import Sampler, Step
 from .confidence import Confidence
 from .corrector import GibbsCorrector, PosteriorCorrector, PredictorCorrector
+from .editing import Editing
 from .euler import Euler
 from .filters import Filter, Where, banned, compose, min_p, temperature, top_k, top_p
 from .first_hitting import FirstHitting
@@ -24,6 +25,7 @@ __all__ = [
     "Capped",
     "Confidence",
     "Count",
+    "Editing",
     "Entropy",
     "EntropyBound",
     "Euler",

@@ -78,9 +78,15 @@ class PredictorCorrector(Sampler):
     corrections: int = 1
 
     def __post_init__(self) -> None:
-        if not isinstance(self.corrector, GibbsCorrector):
+        if self.corrector.predicts:
             raise ValueError(
-                f"corrector must be GibbsCorrector() or PosteriorCorrector(), got {self.corrector}"
+                "corrector must be GibbsCorrector(), PosteriorCorrector() or Editing(), got "
+                f"{self.corrector}"
+            )
+        if self.predictor.own_times and getattr(self.corrector, "remask", False):
+            raise ValueError(
+                f"{self.corrector} would mask what {self.predictor} unmasks, for ever: use "
+                "remask=False, or a predictor of given times such as Ancestral()"
             )
         if not (isinstance(self.corrections, int) and self.corrections >= 1):
             raise ValueError(
