@@ -80,7 +80,7 @@ def shares(rows: list[dict], task: str, folder: Path) -> None:
     chosen = [row for row in rows if row["task"] == task]
     models = list(dict.fromkeys(row["model"] for row in chosen if row["model"] != "ar"))
     samplers = list(dict.fromkeys(row["sampler"] for row in chosen))
-    columns = 4
+    columns = min(4, len(models) + 1)  # the legend has a panel of its own
     made = figure(3.2 * columns, 2.6 * math.ceil(len(models) / columns))
     panels = made.subplots(math.ceil(len(models) / columns), columns, sharex=True, sharey=True)
     for panel, model in zip(panels.flat, models, strict=False):
