@@ -17,7 +17,7 @@ QUICK = ["fit", *tiny.configs("trainer/quick", "data/tinyshakespeare", "model/ga
         ),
         (["--model.process=Gama"], "there is no class Gama; known: Absorbing, EpsilonHybrid"),
         (["--model.network=textdiff.network.Former"], "known: Pretrained, Transformer"),
-        (["--data.corpus=textdiff.data.File"], "known: Benchmark, Files, HubDataset"),
+        (["--data.corpus=textdiff.data.File"], "known: Addition, Benchmark, Files, HubDataset"),
         (["--trainer.max_steps=x"], "trainer.max_steps"),
         (["--model.hyperschedule.levls=3"], "levls"),
     ],

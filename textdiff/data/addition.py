@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..noise import permutation
 from .corpora import SPLITS, check_split
 from .truth import KnownLanguage
 
@@ -48,6 +47,8 @@ class Addition(KnownLanguage):
 
     def documents(self, split: str) -> Iterator[str]:
         """The sums of a split."""
+        from ..noise import permutation
+
         check_split(split)
         base = 10**self.digits
         order = permutation(self.seed, 0, base**2).tolist()

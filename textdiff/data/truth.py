@@ -7,12 +7,13 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING
 
 from .corpora import Corpus
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
 
 
 class KnownLanguage(Corpus):
@@ -69,6 +70,8 @@ class Truth:
         Raises:
             ValueError: if a text is not of `letters` tokens.
         """
+        import torch
+
         rows = [self.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
         letters = self.language.letters
         for text, row in zip(texts, rows, strict=True):
@@ -86,6 +89,8 @@ class Truth:
 
     def wrong(self, ids: Tensor) -> Tensor:
         """ids [B, L] -> [B] int64: the tokens that break a rule."""
+        import torch
+
         return torch.tensor([self.language.wrong(text) for text in self.texts(ids)])
 
     def valid(self, ids: Tensor) -> Tensor:
@@ -94,5 +99,7 @@ class Truth:
 
     def log_prob(self, ids: Tensor) -> Tensor:
         """ids [B, L] -> [B] float64: log p in nats, -inf where it does not belong."""
+        import torch
+
         logs = [self.language.log_prob(text) for text in self.texts(ids)]
         return torch.tensor(logs, dtype=torch.float64)
