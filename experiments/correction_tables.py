@@ -11,9 +11,7 @@ def correction(result: dict) -> str:
     for task in dict.fromkeys(row["task"] for row in result["bounds"]):
         known = [row for row in result["bounds"] if row["task"] == task]
         told = "; ".join(
-            f"{row['model']} {plus_minus(*row['bound'], digits=2)} ({row['seeds']} seeds)"
-            if row["seeds"] > 1
-            else f"{row['model']} {row['bound'][0]:.2f} (one training seed)"
+            f"{row['model']} {plus_minus(*row['bound'], digits=2)} ({_seeds(row['seeds'])})"
             for row in known
         )
         entropy = known[0]["entropy"]
@@ -32,12 +30,15 @@ def _shares(rows: list[dict]) -> str:
         line = [model, f"`{sampler}`"]
         for count in calls:
             row = cells.get((model, sampler, count))
-            line.append(f"{_mean(row['valid'])} ({row['entropy_of_valid'][0]:.2f})" if row else "")
+            line.append(
+                f"{plus_minus(*row['valid'], digits=2)} ({row['entropy_of_valid'][0]:.2f})"
+                if row
+                else ""
+            )
         lines.append(line)
     header = ("model", "sampler", *(f"{count} calls" for count in calls))
     return Table(header, lines, (0, 1)).markdown()
 
 
-def _mean(pair: list[float | None]) -> str:
-    value, error = pair
-    return plus_minus(value or 0.0, error, digits=2)
+def _seeds(count: int) -> str:
+    return "one training seed" if count == 1 else f"{count} seeds"

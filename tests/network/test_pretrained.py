@@ -389,7 +389,7 @@ def test_an_aligned_base_predicts_in_place_cached_as_uncached(base):
         for cached in (True, False)
     ]
     assert torch.equal(*drawn)
-    with pytest.raises(ValueError, match="layout must be shifted or aligned, got 'both'"):
+    with pytest.raises(ValueError, match="layout must be 'aligned' or 'shifted', got 'both'"):
         Pretrained(source(base), layout="both")
 
 

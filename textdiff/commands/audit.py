@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +17,7 @@ from ..evaluation.perplexity import measure
 from ..evaluation.provenance import provenance
 from ..evaluation.tables import Table, plus_minus
 from ..files import check_place, slug, write_json
+from ..hyperschedule import Hyperschedule
 from ..model.model import Model
 from ..objective import Batch
 from .common import add_law, law_of, open_run, parser_of
@@ -43,17 +45,18 @@ def main(arguments: list[str]) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be >= 1, got {getattr(options, name)}")
     language = spec.parse(options.language, KnownLanguage, options.classes)
+    law = law_of(options)
     model = open_run(options)
     output = options.output or options.run.results / f"{slug('audit', options.language)}.json"
     check_place(output)
     truth = Truth(language, model.tokenizer)
-    found = bounds_of(model, truth, options)
+    found = bounds_of(model, truth, law.get("hyperschedule"), options)
     rows = [
         (name, plus_minus(one.nats, one.standard_error), f"{one.entropy:.3f}", str(one))
         for name, one in found.items()
     ]
     print(Table(COLUMNS, rows, (0, 3)).text())
-    ids, nfe = drawn(model, truth, options)
+    ids, nfe = drawn(model, truth, law, options)
     judged = audit_samples(ids, truth)
     print(
         f"\nsamples  {plus_minus(judged.valid, judged.valid_error)} valid, "
@@ -70,7 +73,9 @@ def main(arguments: list[str]) -> None:
     print(f"written to {output}")
 
 
-def bounds_of(model: Model, truth: Truth, options: argparse.Namespace) -> dict[str, AuditedBound]:
+def bounds_of(
+    model: Model, truth: Truth, schedule: Hyperschedule | None, options: argparse.Namespace
+) -> dict[str, AuditedBound]:
     """Every bound of a model on texts of the language, each with its EOS."""
     texts = list(islice(truth.language.documents("validation"), options.limit))
     ids = truth.encode(texts)
@@ -88,7 +93,7 @@ def bounds_of(model: Model, truth: Truth, options: argparse.Namespace) -> dict[s
         measured = measure(
             model,
             lambda: batches,
-            law_of(options).get("hyperschedule"),
+            schedule,
             draws=options.draws,
             seed=options.seed,
         )
@@ -99,7 +104,9 @@ def bounds_of(model: Model, truth: Truth, options: argparse.Namespace) -> dict[s
     }
 
 
-def drawn(model: Model, truth: Truth, options: argparse.Namespace) -> tuple[torch.Tensor, float]:
+def drawn(
+    model: Model, truth: Truth, law: dict[str, Any], options: argparse.Namespace
+) -> tuple[torch.Tensor, float]:
     """Samples [n, L], EOS behind those that are shorter, and their mean NFE."""
     done = model.generate(
         num_return_sequences=options.samples,
@@ -107,7 +114,7 @@ def drawn(model: Model, truth: Truth, options: argparse.Namespace) -> tuple[torc
         batch_size=options.batch_size,
         seed=options.seed,
         progress=True,
-        **law_of(options),
+        **law,
     )
     end = float(model.tokenizer.eos_token_id)
     rows = [row.cpu() for row in done.ids]

@@ -5,6 +5,7 @@ anyone's samples, without another model.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -164,19 +165,18 @@ def audit_samples(ids: Tensor, truth: Truth) -> AuditedSamples:
     """
     if not len(ids):
         raise ValueError("there is no sample to judge: draw some")
-    wrong = truth.wrong(ids)
-    texts = [
-        text for text, count in zip(truth.texts(ids), wrong.tolist(), strict=True) if not count
-    ]
-    counts = torch.tensor([texts.count(text) for text in dict.fromkeys(texts)]).double()
-    law = counts / counts.sum()
-    plug_in = float(-(law * law.log()).sum())
-    correction = (len(law) - 1) / (2 * max(1, len(texts)))
+    texts = truth.texts(ids)
+    wrong = [truth.language.wrong(text) for text in texts]
+    right = Counter(text for text, count in zip(texts, wrong, strict=True) if not count)
+    n = right.total()
+    law = torch.tensor(list(right.values())).double() / n
+    plug_in = float(torch.special.entr(law).sum())
+    correction = (len(right) - 1) / (2 * max(1, n))
     return AuditedSamples(
         samples=len(ids),
-        valid=len(texts) / len(ids),
-        wrong=float(wrong.double().mean()),
-        distinct=len(law),
-        entropy_of_valid=plug_in + correction if texts else math.nan,
+        valid=n / len(ids),
+        wrong=sum(wrong) / len(ids),
+        distinct=len(right),
+        entropy_of_valid=plug_in + correction if n else math.nan,
         entropy=truth.entropy,
     )

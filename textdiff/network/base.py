@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..denoiser.cache import Cache
 from ..denoiser.visibility import Visibility
+
+Layout = Literal["aligned", "shifted"]
+
+
+def check_layout(layout: str) -> None:
+    """Raise a ValueError unless it is one of the two."""
+    if layout not in ("aligned", "shifted"):
+        raise ValueError(f"layout must be 'aligned' or 'shifted', got {layout!r}")
 
 
 def own_arguments(config_class: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ..denoiser.cache import Cache
 from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
 from .attention import attend
-from .base import DenoiserModel
+from .base import DenoiserModel, Layout, check_layout
 from .bases import open_base, plain_config
 from .embeddings import TimeEmbedding
 from .families import base_config
@@ -88,10 +88,10 @@ class PretrainedDenoiserConfig(PreTrainedConfig):
         conditioned: bool = False,
         bos: int = 0,
         attention: str = "sdpa",
-        layout: str = "shifted",
+        shifted: bool = True,
         **kwargs: Any,
     ):
-        self.layout = layout
+        self.shifted = shifted
         self.base = base or {"model_type": "gpt2"}
         self.conditioned = conditioned
         self.bos = bos
@@ -111,21 +111,20 @@ class Pretrained(Architecture):
             (`textdiff.network.kernels`).
         checkpoint: compute activations again in the backward pass: less memory, about a third
             more time.
-        layout: "shifted": a row predicts the next token, as the base does; "aligned": its own.
         config: the base's own, as checkpoints hold it: the network is made from it alone, for
             weights that come from there, and the base is not needed again.
+        layout: "shifted": a row predicts the next token, as the base does; "aligned": its own.
     """
 
     source: str
     attention: Literal["sdpa", "flex", "flash"] = "sdpa"
     checkpoint: bool = False
-    layout: Literal["shifted", "aligned"] = "shifted"
     config: dict[str, Any] | None = None
+    layout: Layout = "shifted"
 
     def __post_init__(self) -> None:
         check_backend(self.attention)
-        if self.layout not in ("shifted", "aligned"):
-            raise ValueError(f"layout must be shifted or aligned, got {self.layout!r}")
+        check_layout(self.layout)
 
     @property
     def tokenizer(self) -> str:
@@ -148,7 +147,7 @@ class Pretrained(Architecture):
         base = None if self.config is not None else open_base(self.source, num_tokens)
         plain = self.config if base is None else plain_config(base)
         config = PretrainedDenoiserConfig(
-            plain, sees_time, bos, attention=self.attention, layout=self.layout
+            plain, sees_time, bos, attention=self.attention, shifted=self.layout == "shifted"
         )
         network = PretrainedDenoiser(config)
         if base is not None:
@@ -208,7 +207,7 @@ class PretrainedDenoiser(DenoiserModel):
     @property
     def shifted(self) -> bool:
         """A causal language model predicts the next token, unless it has been taught otherwise."""
-        return self.config.layout == "shifted"
+        return self.config.shifted
 
     @property
     def blocks(self) -> nn.ModuleList:  # type: ignore[override]

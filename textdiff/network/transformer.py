@@ -15,13 +15,12 @@ from transformers import initialization as init
 from ..denoiser.cache import Cache
 from ..denoiser.protocol import Architecture
 from ..denoiser.visibility import Visibility
-from .base import DenoiserModel
+from .base import DenoiserModel, Layout, check_layout
 from .block import Block, Condition
 from .embeddings import TimeEmbedding
 from .kernels import check_backend
 from .stack import Stack
 
-Layout = Literal["aligned", "shifted"]
 INITIAL = 0.02  # standard deviation of initial weights, as in GPT-2
 SHAPE = ("layers", "width", "heads", "tie", "dropout")
 """What an architecture and the config of its network have in common."""
@@ -98,8 +97,7 @@ class Transformer(Architecture):
             )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), got {self.dropout}")
-        if self.layout not in ("aligned", "shifted"):
-            raise ValueError(f"layout must be 'aligned' or 'shifted', got {self.layout!r}")
+        check_layout(self.layout)
         check_backend(self.attention)
 
     def build(self, num_tokens: int, sees_time: bool, bos: int) -> TransformerDenoiser:

@@ -13,6 +13,7 @@ from ..process import Process
 from .acs import posterior, refuse_absorbing
 from .ancestral import Ancestral
 from .base import Sampler, Step, draw_visible, parts
+from .editing import Editing
 from .filters import Filter, identity
 
 
@@ -83,7 +84,8 @@ class PredictorCorrector(Sampler):
                 "corrector must be GibbsCorrector(), PosteriorCorrector() or Editing(), got "
                 f"{self.corrector}"
             )
-        if self.predictor.own_times and getattr(self.corrector, "remask", False):
+        masks = isinstance(self.corrector, Editing) and self.corrector.remask
+        if self.predictor.own_times and masks:
             raise ValueError(
                 f"{self.corrector} would mask what {self.predictor} unmasks, for ever: use "
                 "remask=False, or a predictor of given times such as Ancestral()"
