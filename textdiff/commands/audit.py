@@ -17,7 +17,6 @@ from ..evaluation.perplexity import measure
 from ..evaluation.provenance import provenance
 from ..evaluation.tables import Table, plus_minus
 from ..files import check_place, slug, write_json
-from ..hyperschedule import Hyperschedule
 from ..model.model import Model
 from ..objective import Batch
 from .common import add_law, law_of, open_run, parser_of
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> None:
     output = options.output or options.run.results / f"{slug('audit', options.language)}.json"
     check_place(output)
     truth = Truth(language, model.tokenizer)
-    found = bounds_of(model, truth, law.get("hyperschedule"), options)
+    found = bounds_of(model, truth, law, options)
     rows = [
         (name, plus_minus(one.nats, one.standard_error), f"{one.entropy:.3f}", str(one))
         for name, one in found.items()
@@ -74,7 +73,7 @@ def main(arguments: list[str]) -> None:
 
 
 def bounds_of(
-    model: Model, truth: Truth, schedule: Hyperschedule | None, options: argparse.Namespace
+    model: Model, truth: Truth, law: dict[str, Any], options: argparse.Namespace
 ) -> dict[str, AuditedBound]:
     """Every bound of a model on texts of the language, each with its EOS."""
     texts = list(islice(truth.language.documents("validation"), options.limit))
@@ -93,7 +92,7 @@ def bounds_of(
         measured = measure(
             model,
             lambda: batches,
-            schedule,
+            law.get("hyperschedule"),
             draws=options.draws,
             seed=options.seed,
         )
